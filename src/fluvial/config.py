@@ -1,0 +1,189 @@
+"""One TOML file per service, the environment over it: the only reader of the environment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fluvial.schema import Schema
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Secret:
+    """A string that never shows itself: not in a repr, a log, an error or printed settings."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string itself, for the one adapter that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file."""
+
+
+class KafkaSettings(_Section, frozen=True):
+    """`[kafka]`: where the events come from."""
+
+    bootstrap_servers: str
+    topic: str
+    group: str = ""
+    """Under which the offsets are mirrored for lag tools; default `fluvial-<service>`."""
+    scope: Literal["topic"] = "topic"
+    start: str = "earliest"
+    """Where a new shard starts: `earliest`, `latest` or an ISO 8601 time."""
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    wait_ms: Annotated[int, Meta(ge=1, le=1_000)] = 50
+    """How long a batch waits for company."""
+    on_lost_offset: Literal["fail", "earliest"] = "fail"
+    """When the resume position is outside the log: stop, or go on from its start with the same model."""
+    dead_letters: str = ""
+    """The dead-letter topic; default `<topic>.dead-letters`."""
+    client: dict[str, str | int | float | bool] = {}
+    """Any librdkafka property, except those that the service owns."""
+    client_files: dict[str, str] = {}
+    """librdkafka properties read from files: `"sasl.password" = "/run/secrets/kafka"`."""
+
+
+class RedisSettings(_Section, frozen=True):
+    """`[redis]`: where the state lives."""
+
+    url: Secret = Secret("redis://127.0.0.1:6379/0")
+    """redis://, rediss://, unix://, redis+cluster://host:port, redis+sentinel://host:port,host:port/name/db."""
+    username: str | None = None
+    password: Secret | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    timeout_seconds: Positive = 2.0
+    allow_unfit: bool = False
+    """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests)."""
+
+
+class ModelSettings(_Section, frozen=True):
+    """`[model]`: a preset by name, or your own factory."""
+
+    preset: Literal["linear", "bayes", "tree", "adaptive-tree", "forest", "auto"] | None = None
+    factory: str | None = None
+    """`package.module:function` returning a River classifier or regressor."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for the factory or the preset."""
+    allow: tuple[str, ...] = ()
+    """Classes of your own that a checkpoint may hold: `package.module:Class`."""
+    seed: int = 1
+
+
+class PolicySettings(_Section, frozen=True):
+    """`[policy]`: what drift leads to."""
+
+    name: Literal["observe", "reset", "reweight"] = "reweight"
+    restart_every: Count = 2_000
+    """reweight: each challenger starts afresh every so many labelled events."""
+    challengers: Annotated[int, Meta(ge=1, le=8)] = 2
+    keep: tuple[str, ...] = ()
+    """reset: pipeline steps that keep what they learned."""
+    warm: bool = True
+    """reset: teach the fresh model the events since the back-dated change."""
+    cooldown: Annotated[int, Meta(ge=0)] = 200
+    """Labelled events after a reaction during which no other follows."""
+    max_reactions: Count = 10
+    """Reactions within 10,000 labelled events after which the policy holds still."""
+
+
+class DriftSettings(_Section, frozen=True):
+    """`[drift]`: the two one-sided ADWINs on the error."""
+
+    warning_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    drift_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.002
+
+
+class EvaluationSettings(_Section, frozen=True):
+    """`[evaluation]`: prequential metrics."""
+
+    window: Annotated[int, Meta(ge=100, le=100_000)] = 1_000
+    half_life: Positive = 1_000.0
+    """Of the fading metrics, in labelled events."""
+
+
+class CheckpointSettings(_Section, frozen=True):
+    """`[checkpoint]`: when, how large, and what happens when one cannot be used."""
+
+    every_seconds: Positive = 1.0
+    every_events: Count = 50_000
+    max_bytes: Count = 256_000_000
+    key_file: str | None = None
+    """File with the signing key (32 bytes or more); or `key` in the environment."""
+    key: Secret | None = None
+    key_id: str = "default"
+    on_refused: Literal["fail", "replay", "try"] = "fail"
+    """When no kept checkpoint may be loaded: stop; rebuild from the log; load although answers differ."""
+    on_lost_state: Literal["fail", "fresh"] = "fail"
+    """When Kafka has a commit and Redis has no checkpoint."""
+
+
+class ScoreSettings(_Section, frozen=True):
+    """`[scores]`: what applications read."""
+
+    enabled: bool = True
+    ttl_seconds: Count = 3_600
+    max_keys: Count = 10_000_000
+
+
+class WorkerSettings(_Section, frozen=True):
+    """`[worker]`: the process."""
+
+    lease_seconds: Positive = 5.0
+    grace_seconds: Positive = 20.0
+    """How long a shutdown may take before the watchdog ends the process."""
+    max_model_errors: Annotated[int, Meta(ge=0)] = 20
+    """Events on which the model raised, within 10,000, after which the worker stops and says why."""
+
+
+class MetricsSettings(_Section, frozen=True):
+    """`[metrics]`: /metrics, /livez and /readyz."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 9_108
+
+
+class LogSettings(_Section, frozen=True):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(_Section, frozen=True):
+    """The whole file."""
+
+    service: str
+    """Names the service in Redis, in Kafka and in metrics."""
+    kafka: KafkaSettings
+    schema: Schema
+    model: ModelSettings
+    redis: RedisSettings = RedisSettings()
+    policy: PolicySettings = PolicySettings()
+    drift: DriftSettings = DriftSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    scores: ScoreSettings = ScoreSettings()
+    worker: WorkerSettings = WorkerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()

@@ -1,0 +1,171 @@
+"""The four places where the world plugs in, and the one where a drift policy does.
+
+Each port has a real adapter and an in-memory twin in `adapters/`; one contract suite
+(`tests/contracts/`) runs over both. A port's methods block at most as long as their `seconds` say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from fluvial.types import (
+    Claim,
+    Commit,
+    DeadLetter,
+    Decision,
+    Entry,
+    Lag,
+    Score,
+    Standing,
+    StoreReport,
+    Topology,
+)
+
+
+class Message(Protocol):
+    """One record, with the accessors of `confluent_kafka.Message` (a wrapper would cost a microsecond)."""
+
+    def value(self) -> bytes | None: ...
+    def key(self) -> bytes | None: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...  # (type, milliseconds)
+    def headers(self) -> Sequence[tuple[str, bytes | None]] | None: ...
+
+
+class Source(Protocol):
+    """A topic's log, read at offsets that the caller states. Never resumes by itself."""
+
+    topic: str
+
+    def topology(self, seconds: float) -> Topology:
+        """Ask which log this is. Raises SourceUnavailable, SourceFatal (no such topic)."""
+
+    def bounds(self, partition: int, seconds: float) -> Lag:
+        """Start and end of one partition's log. Raises SourceUnavailable."""
+
+    def start_offsets(self, start: str, seconds: float) -> Mapping[int, int]:
+        """Offset of each partition for `earliest`, `latest` or an ISO 8601 time."""
+
+    def committed(self, seconds: float) -> Mapping[int, Commit]:
+        """Kafka's commits of the service's group: the witness. Absent partitions have none."""
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        """Read these partitions by hand from these offsets; replaces an earlier assignment."""
+
+    def poll(self, limit: int, seconds: float) -> Sequence[Message]:
+        """Next records, at most `limit`, waiting at most `seconds`; in offset order within a partition.
+
+        Transient client errors are logged and left to the client. Raises OffsetLost once per
+        report (the partition is silent afterwards until it is assigned again) and SourceFatal.
+        """
+
+    def pause(self) -> None:
+        """Stop fetching without giving anything up; `poll` returns nothing and keeps the client alive."""
+
+    def resume(self) -> None:
+        """Fetch again."""
+
+    def lag(self) -> Mapping[int, Lag]:
+        """Log ends as last seen by the client, without asking a broker. Absent: not known yet."""
+
+    def commit(self, offsets: Mapping[int, int], metadata: str) -> None:
+        """Mirror the checkpoint's offsets for lag tools. Errors are logged; the state does not care."""
+
+    def close(self, seconds: float) -> None:
+        """Leave. Idempotent."""
+
+
+class Sink(Protocol):
+    """Where dead letters go: at least once, back-pressure instead of loss."""
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Hand over; a letter too large for the topic is truncated and says so."""
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all that was sent is acknowledged, or raise SourceUnavailable; then call again."""
+
+    def close(self, seconds: float) -> None:
+        """Leave. Idempotent."""
+
+
+class Store(Protocol):
+    """Checkpoints, fenced; scores, fenced; the journal. All keys of one service.
+
+    *Fenced* means: the write's epoch and token are no longer the shard's. Then nothing was written.
+    Every write may be repeated with the same arguments and then changes nothing.
+    """
+
+    def report(self) -> StoreReport:
+        """What the store is. Raises StoreUnavailable."""
+
+    def lease(self, shard: str, owner: str, milliseconds: int) -> bool:
+        """Take or renew the shard's lease; False while another owner holds it. Liveness, not safety."""
+
+    def unlease(self, shard: str, owner: str) -> None:
+        """Give the lease back if it is ours."""
+
+    def lease_holder(self, shard: str) -> str | None:
+        """Who holds the lease now."""
+
+    def claim(self, shard: str, token: str) -> Claim:
+        """Raise the shard's epoch and become its writer; the same token again returns the same epoch."""
+
+    def load(self, shard: str) -> Sequence[bytes]:
+        """Blobs of the kept generations, newest first; empty when there is none.
+
+        Raises StoreError when the head names blobs of which none is left: never a silent fresh start.
+        """
+
+    def save(
+        self,
+        claim: Claim,
+        sequence: int,
+        blob: bytes,
+        offsets: Mapping[int, int],
+        entries: Sequence[Entry],
+        versions: Mapping[int, bytes],
+    ) -> None:
+        """Flip the head to `blob`, append the journal and keep the replaced models, all or nothing.
+
+        `sequence` is the stored one plus one, or the stored one with the same blob (a repeated
+        write: answered as done). Anything else, or another epoch or token: Fenced.
+        Raises StoreUnavailable, StoreFull.
+        """
+
+    def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:
+        """Write the latest score of each key, in one or a few writes; returns how many were written.
+
+        Scores come in offset order within a partition. Those below the partition's published
+        offset are left out (a replay after a crash): a reader never sees time run backwards.
+        Raises Fenced, StoreUnavailable, StoreFull.
+        """
+
+    def journal(self, claim: Claim, entries: Sequence[Entry]) -> None:
+        """Append entries that belong to no checkpoint (claims, refusals). Raises Fenced."""
+
+    def entries(self, limit: int) -> Sequence[Mapping[str, object]]:
+        """The journal's newest entries, newest first, each with `at` (wall time) and the entry's fields."""
+
+    def version_blob(self, shard: str, number: int) -> bytes | None:
+        """The model that served as this version, if it is still kept."""
+
+    def forget(self, claim: Claim) -> None:
+        """Remove head, blobs and published offsets of the shard: the start of a fresh lineage. Fenced."""
+
+    def close(self) -> None:
+        """Leave. Idempotent."""
+
+
+class Policy(Protocol):
+    """A pure function from a standing to decisions: no state, no clock, total over every standing."""
+
+    name: str
+    challengers: int
+    """How many challengers the mixture trains beside the champion; 0 for none."""
+    period: int
+    """Asked every so many labelled events even when nothing fired; 0 for never."""
+
+    def __call__(self, standing: Standing) -> Sequence[Decision]:
+        """What to do now, in order; empty for nothing."""

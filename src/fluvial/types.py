@@ -1,0 +1,296 @@
+"""The domain's words. Everything else speaks in them; this file imports nothing of ours.
+
+An *offset* is always the next one to read. A *shard* is the set of partitions that one model learns
+from. Times are seconds since the epoch, UTC. Values that are made once per event are `msgspec.Struct`s
+(creating one costs a tenth of a frozen dataclass); all are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+Feature = float | str
+"""What a feature is when it reaches River: a float, or a category's name."""
+
+Label = bool | int | float
+"""What a label is when it reaches River: bool (binary), 0..K-1 (multiclass), float (regression)."""
+
+Answer = tuple[float, ...]
+"""What a model answered: one probability per class in declared order, or one number in regression."""
+
+
+class Task(StrEnum):
+    """What kind of label is being predicted."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One decoded event, valid under the schema and ready for River."""
+
+    partition: int
+    offset: int
+    """Its own offset in the partition (so the next one to read is `offset + 1`)."""
+    time: float
+    """Event time; the only time that the fold knows."""
+    key: str | None
+    """What its score is looked up by; None publishes no score."""
+    x: dict[str, Feature]
+    """Declared features in schema order; an absent optional one has no key."""
+    y: Label | None
+    """None: the event is scored and not learned."""
+    weight: float = 1.0
+    id: str | None = None
+
+
+class SignalKind(StrEnum):
+    """What a monitor has to say."""
+
+    WARNING = "warning"
+    DRIFT = "drift"
+    RECOVERED = "recovered"
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """A monitor noticed something at a definite event."""
+
+    kind: SignalKind
+    plane: str
+    """`error`, `features` or `predictions`."""
+    detector: str
+    events: int
+    """How many labelled events the fold had learned when it fired."""
+    before: float
+    """The watched mean before the change, 0 to 1."""
+    after: float
+    since: int
+    """Back-dated start of the change, as a count of labelled events (`events - since` of them are new)."""
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A step in the model's lineage that scorers can tell apart. Ordinary learning does not make one."""
+
+    number: int
+    cause: str
+    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, later `refit`, `rollback`, `manual`."""
+    parent: int | None
+    partition: int
+    offset: int
+    """The next offset of `partition` when it was made."""
+    events: int
+    """Labelled events learned by then."""
+    time: float
+    """Event time."""
+    detail: Mapping[str, Any] = {}
+    """The signal that led to it, what was kept, how many events warmed it."""
+    metrics: Mapping[str, float] = {}
+    """The fading prequential metrics at that moment."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of the journal: something rare that a person may want to know years later."""
+
+    kind: str
+    """`warning`, `drift`, `recovered`, `version`, `claimed`, `started`, `lost-state`, `gap` and so on."""
+    partition: int | None = None
+    offset: int | None = None
+    time: float | None = None
+    """Event time for entries of the fold, wall time for those of the worker."""
+    detail: Mapping[str, Any] = {}
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """A model that was replaced, kept so that it can be brought back."""
+
+    version: int
+    """The version that it served as."""
+    blob: bytes
+    """Its members, pickled; the worker signs and stores it."""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What one step of the fold returned."""
+
+    answer: Answer
+    """What was served, made before the label was seen."""
+    choice: int
+    """Index of the chosen class; 0 in regression."""
+    version: int
+    """The version that answered."""
+    rare: Rare | None = None
+
+
+class Rare(msgspec.Struct, frozen=True):
+    """What a step has to say beside its answer, which is seldom anything."""
+
+    signals: tuple[Signal, ...] = ()
+    versions: tuple[Version, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    retired: tuple[Retired, ...] = ()
+
+
+class Score(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The latest score of a key, as applications read it from Redis (JSON, these names)."""
+
+    prediction: str | float | bool
+    """The declared class, or the number in regression."""
+    version: int
+    shard: str
+    partition: int
+    offset: int
+    event_time: float
+    made_at: float
+    """Wall time at which it was made."""
+    probabilities: Mapping[str, float] | None = None
+
+
+class PartitionLedger(msgspec.Struct):
+    """What became of every offset of one partition: the four counts sum to `next - start - gaps`."""
+
+    start: int
+    next: int
+    learned: int = 0
+    scored: int = 0
+    """Scored only: the event had no label."""
+    dead: int = 0
+    """Dead-lettered with a reason."""
+    skipped: int = 0
+    """Skipped by a journalled decision."""
+    gaps: int = 0
+    """Offsets that Kafka itself leaves (compaction, transaction markers)."""
+
+    def balanced(self) -> bool:
+        """Whether every offset is accounted for."""
+        return self.learned + self.scored + self.dead + self.skipped + self.gaps == self.next - self.start
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """An event that broke the schema or the model: the original bytes, and why."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+    reason: str
+    """One of `errors.Reason`: a fixed word, safe as a metric label."""
+    message: str
+    """Where and what, for a person: `$.features.age: expected a number, got a string`."""
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """Which log this is. Compared at each start: another cluster or a recreated topic is another log."""
+
+    cluster_id: str
+    topic_id: str | None
+    """None where the broker does not tell it."""
+    partitions: int
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Kafka's committed offset: a mirror for lag tools and a witness, never a resume position."""
+
+    offset: int
+    metadata: str
+    """`sequence:epoch` of the checkpoint it mirrors."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What the store says about a shard's newest checkpoint."""
+
+    sequence: int
+    digest: str
+    """SHA-256 of the blob, hex."""
+    offsets: Mapping[int, int]
+    """The next offset of each partition."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Ownership of a shard: epoch and token travel with every guarded write."""
+
+    shard: str
+    epoch: int
+    token: str
+    head: Head | None
+    """None: there is no checkpoint (a new shard, or a lost store)."""
+    published: Mapping[int, int]
+    """Per partition, the next offset whose score is not yet published."""
+
+
+class StoreReport(msgspec.Struct, frozen=True):
+    """What a store says of itself at the start."""
+
+    version: str
+    persistent: bool
+    """Whether what it acknowledged survives its restart (append-only file on)."""
+    eviction: str
+    """Its eviction policy; anything but `noeviction` can drop a checkpoint."""
+    embedded: bool = False
+    """A server fit for demo and tests only."""
+
+
+class MemberStanding(msgspec.Struct, frozen=True):
+    """How one member of the mixture stands."""
+
+    name: str
+    champion: bool
+    weight: float
+    age: int
+    """Labelled events since it was fresh."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Everything a drift policy may look at. Frozen: a policy decides, the learner acts."""
+
+    events: int
+    """Labelled events learned."""
+    since_reaction: int
+    """Labelled events since the last reaction (or since genesis)."""
+    recent_reactions: int
+    """Reactions within the last `policies.STORM_WINDOW` labelled events."""
+    signals: tuple[Signal, ...]
+    """What fired at this event; empty when the policy is asked by its period."""
+    members: tuple[MemberStanding, ...]
+
+
+class Action(StrEnum):
+    """What a policy can ask for."""
+
+    RESET = "reset"
+    """Replace all members by fresh ones, warmed on the back-dated events."""
+    RESTART = "restart"
+    """Replace one challenger by a fresh one."""
+    PROMOTE = "promotion"
+    """Make a challenger the champion; the champion retires."""
+    HOLD = "hold"
+    """Do nothing although something fired, and say why."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One thing to do, and why."""
+
+    action: Action
+    member: int = 0
+    """Index into `Standing.members`, for restart and promotion."""
+    because: str = ""
+    signal: Signal | None = None
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How far the fold is behind one partition."""
+
+    low: int
+    high: int
+    """The log's end: the offset that the next event will get."""
+
+
+JsonValue = Any
+"""A decoded JSON value."""
