@@ -1,8 +1,8 @@
-"""Every Redis key in one place. A service's keys share one hash tag, as a cluster's scripts need.
+"""Every Redis key in one place. A service has one hash tag, as scripts on a cluster need.
 
 | key | type | what |
 |---|---|---|
-| `fluvial:{service}:shard:<shard>` | hash | the head: epoch, token, sequence, digest, blob, previous, offsets |
+| `fluvial:{service}:shard:<shard>` | hash | the head: epoch, token, sequence, digest, blob, previous |
 | `fluvial:{service}:lease:<shard>` | string, PX | the active worker's name |
 | `fluvial:{service}:blob:<shard>:<epoch>-<sequence>-<digest>` | string | one checkpoint |
 | `fluvial:{service}:version:<shard>:<number>` | string | a replaced model |

@@ -1,0 +1,3 @@
+"""Fixtures that start the real parts, each in a file of its own."""
+
+pytest_plugins = ["support.redis_server", "support.kafka_broker"]
