@@ -9,7 +9,7 @@ SRC = Path(__file__).parent.parent / "src" / "fluvial"
 
 FLOORS = [
     {"types", "errors"},
-    {"schema", "keys"},
+    {"schema", "keys", "view"},
     {"config", "ports"},
     {"codec", "models", "mixture", "drift", "evaluation"},
     {"policies"},
