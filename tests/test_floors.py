@@ -11,7 +11,7 @@ FLOORS = [
     {"types", "errors"},
     {"schema", "keys", "view"},
     {"config", "ports"},
-    {"codec", "models", "mixture", "drift", "evaluation"},
+    {"codec", "models", "mixture", "drift", "evaluation", "streams"},
     {"policies"},
     {"learner", "checkpoint"},
     {"scoring", "adapters"},
