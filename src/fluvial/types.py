@@ -138,7 +138,7 @@ class Rare(msgspec.Struct, frozen=True):
 class Score(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The latest score of a key, as applications read it from Redis (JSON, these names)."""
 
-    prediction: str | float | bool
+    prediction: str | int | float | bool
     """The declared class, or the number in regression."""
     version: int
     shard: str
