@@ -154,7 +154,7 @@ class _Source:
 
     def _struct(self, node: _Node, path: Path, name: str) -> type[msgspec.Struct]:
         """The node's type; records how its fields are read from the variable `name`."""
-        fields: list[tuple[str, Any, Any]] = []
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         rename = {}
         for number, (member, child) in enumerate(node.members.items()):
             field = f"f{number}"
@@ -172,7 +172,7 @@ class _Source:
             inner = self._struct(child, here, variable)
             if _needed(child):
                 self.unpacking.insert(position, f"{variable} = {name}.{field}")
-                fields.append((field, inner, ...))
+                fields.append((field, inner))
             else:
                 self.scope[f"no_{variable}"] = inner()
                 self.unpacking.insert(position, f"{variable} = {name}.{field} or no_{variable}")

@@ -1,4 +1,4 @@
-"""One TOML file per service, the environment over it: the only reader of the environment."""
+"""What can be set, with its defaults: one frozen value per service."""
 
 from __future__ import annotations
 
@@ -7,39 +7,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from fluvial.config.tables import ClientProperties, Secret, Section
 from fluvial.schema import Schema
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
-class Secret:
-    """A string that never shows itself: not in a repr, a log, an error or printed settings."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The string itself, for the one adapter that needs it."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the settings file."""
-
-
-class KafkaSettings(_Section, frozen=True):
+class KafkaSettings(Section, frozen=True):
     """`[kafka]`: where the events come from."""
 
     bootstrap_servers: str
@@ -56,17 +31,23 @@ class KafkaSettings(_Section, frozen=True):
     """When the resume position is outside the log: stop, or go on from its start with the same model."""
     dead_letters: str = ""
     """The dead-letter topic; default `<topic>.dead-letters`."""
-    client: dict[str, str | int | float | bool] = {}
+    client: dict[str, str | int | float | bool] = msgspec.field(default_factory=dict)
     """Any librdkafka property, except those that the service owns."""
-    client_files: dict[str, str] = {}
-    """librdkafka properties read from files: `"sasl.password" = "/run/secrets/kafka"`."""
+    client_files: dict[str, str] = msgspec.field(default_factory=dict)
+    """librdkafka properties read from files into `client`: `"sasl.password" = "/run/secrets/kafka"`."""
+
+    def __post_init__(self) -> None:
+        """Let no password show itself in a repr."""
+        msgspec.structs.force_setattr(self, "client", ClientProperties(self.client))
 
 
-class RedisSettings(_Section, frozen=True):
+class RedisSettings(Section, frozen=True):
     """`[redis]`: where the state lives."""
 
-    url: Secret = Secret("redis://127.0.0.1:6379/0")
+    url: Secret = msgspec.field(default_factory=lambda: Secret("redis://127.0.0.1:6379/0"))
     """redis://, rediss://, unix://, redis+cluster://host:port, redis+sentinel://host:port,host:port/name/db."""
+    url_file: str | None = None
+    """File with the URL, when it holds a password."""
     username: str | None = None
     password: Secret | None = None
     password_file: str | None = None
@@ -76,20 +57,20 @@ class RedisSettings(_Section, frozen=True):
     """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests)."""
 
 
-class ModelSettings(_Section, frozen=True):
+class ModelSettings(Section, frozen=True):
     """`[model]`: a preset by name, or your own factory."""
 
     preset: Literal["linear", "bayes", "tree", "adaptive-tree", "forest", "auto"] | None = None
     factory: str | None = None
     """`package.module:function` returning a River classifier or regressor."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
     """Keyword arguments for the factory or the preset."""
     allow: tuple[str, ...] = ()
     """Classes of your own that a checkpoint may hold: `package.module:Class`."""
     seed: int = 1
 
 
-class PolicySettings(_Section, frozen=True):
+class PolicySettings(Section, frozen=True):
     """`[policy]`: what drift leads to."""
 
     name: Literal["observe", "reset", "reweight"] = "reweight"
@@ -106,14 +87,14 @@ class PolicySettings(_Section, frozen=True):
     """Reactions within 10,000 labelled events after which the policy holds still."""
 
 
-class DriftSettings(_Section, frozen=True):
+class DriftSettings(Section, frozen=True):
     """`[drift]`: the two one-sided ADWINs on the error."""
 
     warning_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.05
     drift_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.002
 
 
-class EvaluationSettings(_Section, frozen=True):
+class EvaluationSettings(Section, frozen=True):
     """`[evaluation]`: prequential metrics."""
 
     window: Annotated[int, Meta(ge=100, le=100_000)] = 1_000
@@ -121,7 +102,7 @@ class EvaluationSettings(_Section, frozen=True):
     """Of the fading metrics, in labelled events."""
 
 
-class CheckpointSettings(_Section, frozen=True):
+class CheckpointSettings(Section, frozen=True):
     """`[checkpoint]`: when, how large, and what happens when one cannot be used."""
 
     every_seconds: Positive = 1.0
@@ -137,7 +118,7 @@ class CheckpointSettings(_Section, frozen=True):
     """When Kafka has a commit and Redis has no checkpoint."""
 
 
-class ScoreSettings(_Section, frozen=True):
+class ScoreSettings(Section, frozen=True):
     """`[scores]`: what applications read."""
 
     enabled: bool = True
@@ -145,7 +126,7 @@ class ScoreSettings(_Section, frozen=True):
     max_keys: Count = 10_000_000
 
 
-class WorkerSettings(_Section, frozen=True):
+class WorkerSettings(Section, frozen=True):
     """`[worker]`: the process."""
 
     lease_seconds: Positive = 5.0
@@ -155,7 +136,7 @@ class WorkerSettings(_Section, frozen=True):
     """Events on which the model raised, within 10,000, after which the worker stops and says why."""
 
 
-class MetricsSettings(_Section, frozen=True):
+class MetricsSettings(Section, frozen=True):
     """`[metrics]`: /metrics, /livez and /readyz."""
 
     enabled: bool = True
@@ -163,14 +144,14 @@ class MetricsSettings(_Section, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 9_108
 
 
-class LogSettings(_Section, frozen=True):
+class LogSettings(Section, frozen=True):
     """`[log]`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class Settings(_Section, frozen=True):
+class Settings(Section, frozen=True):
     """The whole file."""
 
     service: str
@@ -187,3 +168,13 @@ class Settings(_Section, frozen=True):
     worker: WorkerSettings = WorkerSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def group(self) -> str:
+        """The consumer group under which offsets are mirrored."""
+        return self.kafka.group or f"fluvial-{self.service}"
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic."""
+        return self.kafka.dead_letters or f"{self.kafka.topic}.dead-letters"

@@ -1,0 +1,43 @@
+"""Settings: one TOML file per service, the environment over it. Nothing else reads the environment."""
+
+from fluvial.config.loading import OWNED_PROPERTIES, check_settings, load, parse
+from fluvial.config.settings import (
+    CheckpointSettings,
+    DriftSettings,
+    EvaluationSettings,
+    KafkaSettings,
+    LogSettings,
+    MetricsSettings,
+    ModelSettings,
+    PolicySettings,
+    RedisSettings,
+    ScoreSettings,
+    Settings,
+    WorkerSettings,
+)
+from fluvial.config.showing import describe, fingerprint, json_schema, shown_url
+from fluvial.config.tables import Secret
+
+__all__ = [
+    "OWNED_PROPERTIES",
+    "CheckpointSettings",
+    "DriftSettings",
+    "EvaluationSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ModelSettings",
+    "PolicySettings",
+    "RedisSettings",
+    "ScoreSettings",
+    "Secret",
+    "Settings",
+    "WorkerSettings",
+    "check_settings",
+    "describe",
+    "fingerprint",
+    "json_schema",
+    "load",
+    "parse",
+    "shown_url",
+]
