@@ -22,9 +22,18 @@ from fluvial.types import MemberStanding, PartitionLedger, Task
 HORIZONS = ("total", "window", "fading")
 """Over what a prequential metric is taken."""
 
+_CLASSIFICATION = (
+    "accuracy",
+    "no_change_accuracy",
+    "majority_accuracy",
+    "kappa",
+    "kappa_temporal",
+    "log_loss",
+    "roc_auc",
+)
 METRICS: Mapping[Task, tuple[str, ...]] = {
-    Task.BINARY: ("accuracy", "no_change_accuracy", "kappa", "kappa_temporal", "log_loss", "roc_auc"),
-    Task.MULTICLASS: ("accuracy", "no_change_accuracy", "kappa", "kappa_temporal", "log_loss"),
+    Task.BINARY: _CLASSIFICATION,
+    Task.MULTICLASS: _CLASSIFICATION,
     Task.REGRESSION: ("mae", "last_value_mae", "rmse", "r2"),
 }
 """Which prequential metrics a task has."""
@@ -117,7 +126,8 @@ class ShardView(msgspec.Struct, frozen=True):
     metrics: Mapping[str, Mapping[str, float]] = {}
     """Horizon (`HORIZONS`) -> name (`METRICS` of the task) -> value."""
     members: tuple[MemberStanding, ...] = ()
-    """Of the mixture; names are few and fixed by the settings."""
+    """Of the mixture; names are few and fixed by the settings. Several may share one: they are told
+    apart by being the champion, or by their order among the challengers of that name."""
     signals: Mapping[tuple[str, str], int] = {}
     """(plane, kind) -> count, kinds as in `SignalKind`."""
     reactions: Mapping[str, int] = {}

@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from fluvial.errors import Reason
-from fluvial.types import Action, SignalKind
-from fluvial.view import CAUSES, HORIZONS, PLANES, STORE_ERRORS
+from fluvial.types import Action, SignalKind, Task
+from fluvial.view import CAUSES, HORIZONS, METRICS, PLANES, STORE_ERRORS
 
 OTHER = "other"
 """Where a value goes that is outside its fixed set."""
@@ -156,12 +156,13 @@ SHARD = (
         "not a number until there is something to measure.",
         ("metric", "horizon"),
     ),
-    Described("fluvial_member_weight", "gauge", "0 to 1", "Weight in the mixture.", ("member",)),
+    Described("fluvial_member_weight", "gauge", "0 to 1", "Weight in the mixture.", ("member", "role")),
     Described(
-        "fluvial_member_champion", "gauge", "0 or 1", "Whether the member is the champion.", ("member",)
-    ),
-    Described(
-        "fluvial_member_age_events", "gauge", "events", "Events learned since it was fresh.", ("member",)
+        "fluvial_member_age_events",
+        "gauge",
+        "events",
+        "Events learned since fresh.",
+        ("member", "role"),
     ),
     Described(
         "fluvial_unpredicted_events_total", "counter", "events", "Events for which the model had no answer."
@@ -224,9 +225,13 @@ def _table(metrics: tuple[Described, ...]) -> list[str]:
     return lines
 
 
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def page() -> str:
     """`docs/metrics.md`; written by `python -m fluvial.adapters.metric_catalogue > docs/metrics.md`."""
-    values = [f"- `{label}`: {', '.join(f'`{value}`' for value in fixed)}" for label, fixed in VALUES.items()]
+    values = [f"- `{label}`: {_quoted(fixed)}" for label, fixed in VALUES.items()]
     lines = [
         "# Metrics",
         "",
@@ -253,10 +258,9 @@ def page() -> str:
         "## Label values",
         "",
         *values,
-        "- `metric`: `accuracy`, `no_change_accuracy`, `kappa`, `kappa_temporal`, `log_loss` and, for two",
-        "  classes, `roc_auc`; in regression `mae`, `last_value_mae`, `rmse`, `r2`",
+        f"- `metric`: {_quoted(METRICS[Task.BINARY])}; in regression {_quoted(METRICS[Task.REGRESSION])}",
         "- `partition`: the partition's number",
-        "- `member`: the member's name",
+        "- `member`: the member's name; `role`: `champion`, `challenger-1`, `challenger-2` and so on",
         "",
         "## Probes",
         "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -24,7 +25,7 @@ from prometheus_client.registry import Collector
 from fluvial import __version__
 from fluvial.adapters.http import Answer, HttpServer, probes
 from fluvial.adapters.metric_catalogue import CATALOGUE, OTHER, OUTCOMES, Described, labels_of, values_of
-from fluvial.types import Task
+from fluvial.types import MemberStanding, Task
 from fluvial.view import METRICS, Histogram, PartitionView, ScoreView, ShardView, WorkerView
 
 Sample = tuple[str, tuple[str, ...], float]
@@ -129,14 +130,23 @@ def _shard(shard: ShardView, task: Task) -> Iterator[Sample]:
         values = shard.metrics.get(horizon, {})
         for name in METRICS[task]:
             yield "fluvial_prequential", (name, horizon), values.get(name, float("nan"))
-    for member in shard.members:
-        yield "fluvial_member_weight", (member.name,), member.weight
-        yield "fluvial_member_champion", (member.name,), member.champion
-        yield "fluvial_member_age_events", (member.name,), member.age
+    yield from _members(shard.members)
     yield "fluvial_unpredicted_events_total", (), shard.unpredicted
     yield "fluvial_nonfinite_answers_total", (), shard.nonfinite
     yield "fluvial_model_errors_total", (), shard.model_errors
     yield from _checkpoint(shard)
+
+
+def _members(members: tuple[MemberStanding, ...]) -> Iterator[Sample]:
+    """By role, so that a series stays what it is when challengers restart and are promoted."""
+    challengers: Counter[str] = Counter()
+    for member in members:
+        role = "champion"
+        if not member.champion:
+            challengers[member.name] += 1
+            role = f"challenger-{challengers[member.name]}"
+        yield "fluvial_member_weight", (member.name, role), member.weight
+        yield "fluvial_member_age_events", (member.name, role), member.age
 
 
 def _partition(view: PartitionView) -> Iterator[Sample]:
