@@ -12,7 +12,7 @@ FLOORS = [
     {"schema", "keys", "view"},
     {"config", "ports"},
     {"codec", "models", "mixture", "drift", "evaluation", "streams"},
-    {"policies"},
+    {"policies", "ledger", "lineage", "memory"},
     {"learner", "checkpoint"},
     {"adapters"},
     {"scoring"},

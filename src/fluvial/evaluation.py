@@ -1,0 +1,278 @@
+"""Prequential evaluation: what was served against the label that came, over three horizons.
+
+The loop only keeps rows; every `BLOCK` labelled events they are folded into sufficient statistics
+(a confusion matrix, histograms of scores, sums), from which metrics are derived when somebody reads
+them. Blocks are cut by event count, so the sums do not depend on how events came in batches.
+
+Horizons: `total` since genesis, `window` over the newest events, `fading` with a half-life.
+Sources: Gama et al., "On evaluating stream learning algorithms" (2013); kappa-temporal: Zliobaite et
+al., "Evaluation methods and decision theory for classification of streaming data" (2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluvial.config import EvaluationSettings
+from fluvial.types import Answer, Label, Task
+
+BLOCK = 256
+BINS = 2_048
+LOGIT_RANGE = 16.0
+"""Scores are binned by log-odds from -16 to 16: uniform bins would merge the tails of a rare class."""
+MAX_AUC_CLASSES = 20
+"""Above that many classes no one-against-rest histograms are kept."""
+LEAST_PROBABILITY = 1e-15
+
+Floats = NDArray[np.float64]
+Row = tuple[Label, Label, Answer]
+"""Label, the label before it, what was served."""
+
+
+class Rows(NamedTuple):
+    """Rows as columns: `y` and `last` of shape (n,), `answers` of shape (n, classes or 1)."""
+
+    y: Floats
+    last: Floats
+    answers: Floats
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], width: int) -> Rows:
+        """Turn rows into columns."""
+        y = np.array([row[0] for row in rows], dtype=np.float64)
+        last = np.array([row[1] for row in rows], dtype=np.float64)
+        answers = np.array([row[2] for row in rows], dtype=np.float64).reshape(len(rows), width)
+        return cls(y, last, answers)
+
+
+class ClassTally:
+    """Sufficient statistics of classification; all counts are weighted."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.confusion = np.zeros((size, size))
+        """[label, choice]"""
+        self.log_loss = 0.0
+        self.repeated = 0.0
+        """Weight of the labels that equal the one before: what the no-change baseline gets right."""
+        curves = 1 if size == 2 else size if size <= MAX_AUC_CLASSES else 0
+        self.histograms = np.zeros((curves, 2, BINS))
+        """[class, is it the label, bin of its score]"""
+
+    def scale(self, factor: float) -> None:
+        """Fade everything."""
+        for name in self.state():
+            setattr(self, name, getattr(self, name) * factor)
+
+    def add(self, rows: Rows, weights: Floats) -> None:
+        """Count rows, each by its weight."""
+        y = rows.y.astype(np.int64)
+        choice = rows.answers.argmax(axis=1)
+        np.add.at(self.confusion, (y, choice), weights)
+        served = rows.answers[np.arange(len(y)), y]
+        self.log_loss -= float(weights @ np.log(np.clip(served, LEAST_PROBABILITY, 1.0)))
+        self.repeated += float(weights @ (rows.y == rows.last))
+        classes = [1] if len(self.histograms) == 1 else range(len(self.histograms))
+        for curve, k in enumerate(classes):
+            is_k = (y == k).astype(np.int64)
+            np.add.at(self.histograms[curve], (is_k, _bins(rows.answers[:, k])), weights)
+
+    def metrics(self) -> dict[str, float]:
+        """Derive the metrics; empty without rows."""
+        total = float(self.confusion.sum())
+        if total <= 0.0:
+            return {}
+        accuracy = float(np.trace(self.confusion)) / total
+        chance = float(self.confusion.sum(axis=1) @ self.confusion.sum(axis=0)) / total**2
+        no_change = self.repeated / total
+        out = {
+            "accuracy": accuracy,
+            "log_loss": self.log_loss / total,
+            "kappa": _beyond(accuracy, chance),
+            "kappa_temporal": _beyond(accuracy, no_change),
+            "no_change_accuracy": no_change,
+            "majority_accuracy": float(self.confusion.sum(axis=1).max()) / total,
+        }
+        auc = self.roc_auc()
+        return out if auc is None else {**out, "roc_auc": auc}
+
+    def roc_auc(self) -> float | None:
+        """Area under the ROC curve, ties counted half; macro average one against rest beyond two classes."""
+        areas = [_area(negative, positive) for negative, positive in self.histograms]
+        known = [area for area in areas if area is not None]
+        return sum(known) / len(known) if known else None
+
+    def state(self) -> dict[str, Any]:
+        """Everything that it counted."""
+        names = ("confusion", "log_loss", "repeated", "histograms")
+        return {name: getattr(self, name) for name in names}
+
+
+class NumberTally:
+    """Sufficient statistics of regression; all sums are weighted."""
+
+    NAMES = ("weight", "absolute", "squared", "total", "total_squared", "no_change")
+
+    def __init__(self) -> None:
+        self.weight = self.absolute = self.squared = self.total = self.total_squared = self.no_change = 0.0
+
+    def scale(self, factor: float) -> None:
+        """Fade everything."""
+        for name in self.NAMES:
+            setattr(self, name, getattr(self, name) * factor)
+
+    def add(self, rows: Rows, weights: Floats) -> None:
+        """Count rows, each by its weight."""
+        error = rows.y - rows.answers[:, 0]
+        self.weight += float(weights.sum())
+        self.absolute += float(weights @ np.abs(error))
+        self.squared += float(weights @ error**2)
+        self.total += float(weights @ rows.y)
+        self.total_squared += float(weights @ rows.y**2)
+        self.no_change += float(weights @ np.abs(rows.y - rows.last))
+
+    def metrics(self) -> dict[str, float]:
+        """Derive the metrics; empty without rows."""
+        if self.weight <= 0.0:
+            return {}
+        spread = self.total_squared - self.total**2 / self.weight
+        return {
+            "mae": self.absolute / self.weight,
+            "rmse": math.sqrt(self.squared / self.weight),
+            "r2": 1.0 - self.squared / spread if spread > 0.0 else 0.0,
+            "last_value_mae": self.no_change / self.weight,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything that it summed."""
+        return {name: getattr(self, name) for name in self.NAMES}
+
+
+def _bins(scores: Floats) -> NDArray[np.int64]:
+    """Bin of each probability by its log-odds."""
+    p = np.clip(scores, 1e-12, 1.0 - 1e-12)
+    logit = np.log(p / (1.0 - p))
+    place = (logit + LOGIT_RANGE) * (BINS / (2.0 * LOGIT_RANGE))
+    return np.clip(place, 0, BINS - 1).astype(np.int64)
+
+
+def _area(negative: Floats, positive: Floats) -> float | None:
+    """Share of (positive, negative) pairs in the right order, pairs within a bin counted half."""
+    pairs = float(negative.sum()) * float(positive.sum())
+    if pairs <= 0.0:
+        return None
+    below = np.cumsum(negative) - negative
+    return float(positive @ (below + 0.5 * negative)) / pairs
+
+
+def _beyond(accuracy: float, baseline: float) -> float:
+    """Share of the baseline's errors that were avoided: 1 is perfect, 0 no better than the baseline."""
+    return (accuracy - baseline) / (1.0 - baseline) if baseline < 1.0 else 0.0
+
+
+class Prequential:
+    """Evaluates every served answer whose label came."""
+
+    def __init__(
+        self, task: Task, size: int, settings: EvaluationSettings, state: dict[str, Any] | None = None
+    ) -> None:
+        self._task = task
+        self._size = size
+        self._fade = 0.5 ** (1.0 / settings.half_life)
+        self.total = self._tally()
+        self.fading = self._tally()
+        self._recent: deque[Row] = deque(maxlen=settings.window)
+        self._rows: list[Row] = []
+        self._last: Label | None = None
+        self.unpredicted = 0
+        """Labelled events that the model could not predict: left out of every metric."""
+        if state is not None:
+            self._load(state)
+
+    def _tally(self) -> ClassTally | NumberTally:
+        return NumberTally() if self._task is Task.REGRESSION else ClassTally(self._size)
+
+    def add(self, y: Label, answer: Answer | None) -> None:
+        """Take one label and what was served for it; None when nothing could be."""
+        last, self._last = self._last, y
+        if answer is None:
+            self.unpredicted += 1
+            return
+        # The first label has none before it: the baseline could not have known it.
+        rows = self._rows
+        rows.append((y, last if last is not None else math.nan, answer))
+        if len(rows) >= BLOCK:
+            self._fold(self.total, self.fading)
+            self._recent.extend(rows)
+            self._rows = []
+
+    def _fold(self, total: ClassTally | NumberTally, fading: ClassTally | NumberTally) -> None:
+        """Count the kept rows in both tallies."""
+        n = len(self._rows)
+        rows = self._columns(self._rows)
+        total.add(rows, np.ones(n))
+        fading.scale(self._fade**n)
+        fading.add(rows, self._fade ** np.arange(n - 1, -1, -1.0))
+
+    def _columns(self, rows: Sequence[Row]) -> Rows:
+        """Rows as columns; the very first label has none before it and counts as no change in regression."""
+        regression = self._task is Task.REGRESSION
+        columns = Rows.of(rows, 1 if regression else self._size)
+        if regression:
+            first = np.isnan(columns.last)
+            columns.last[first] = columns.y[first]
+        return columns
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Horizon to metric to value, the rows not yet folded included; reading changes nothing."""
+        total, fading, window = self._copy(self.total), self._copy(self.fading), self._tally()
+        if self._rows:
+            self._fold(total, fading)
+        rows = [*self._recent, *self._rows][-(self._recent.maxlen or 0) :]
+        if rows:
+            window.add(self._columns(rows), np.ones(len(rows)))
+        return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
+
+    def _copy(self, tally: ClassTally | NumberTally) -> ClassTally | NumberTally:
+        copy = self._tally()
+        for name, value in tally.state().items():
+            setattr(copy, name, value.copy() if isinstance(value, np.ndarray) else value)
+        return copy
+
+    def state(self) -> dict[str, Any]:
+        """Everything it needs to go on, as primitives and bytes."""
+        return {
+            "total": _pack(self.total.state()),
+            "fading": _pack(self.fading.state()),
+            "recent": list(self._recent),
+            "rows": list(self._rows),
+            "last": self._last,
+            "unpredicted": self.unpredicted,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        for tally, packed in ((self.total, state["total"]), (self.fading, state["fading"])):
+            for name, value in tally.state().items():
+                setattr(tally, name, _unpack(packed[name], value))
+        self._recent.extend(state["recent"])
+        self._rows = list(state["rows"])
+        self._last = state["last"]
+        self.unpredicted = state["unpredicted"]
+
+
+def _pack(state: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as raw bytes: no numpy class in a checkpoint."""
+    return {name: v.tobytes() if isinstance(v, np.ndarray) else v for name, v in state.items()}
+
+
+def _unpack(value: Any, like: Any) -> Any:
+    """Undo `_pack`, in the shape of `like`."""
+    if isinstance(like, np.ndarray):
+        return np.frombuffer(value, dtype=np.float64).reshape(like.shape).copy()
+    return value

@@ -1,0 +1,450 @@
+"""The fold: `state', outcome = step(state, event)`. Pure: no clock, no I/O, no global, no chance.
+
+Predict, evaluate, monitor, react, learn, in this order, once per event. The same log gives the same
+answers, signals and versions, in another process, with another hash seed, from any checkpoint on.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from fluvial.config import DriftSettings, EvaluationSettings
+from fluvial.drift.error import ErrorMonitor
+from fluvial.errors import ModelError
+from fluvial.evaluation import Prequential
+from fluvial.ledger import Ledger
+from fluvial.lineage import Lineage, told
+from fluvial.memory import Memory
+from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
+from fluvial.policies import STORM_WINDOW
+from fluvial.ports import Policy
+from fluvial.types import (
+    Action,
+    Answer,
+    Decision,
+    Entry,
+    Event,
+    Label,
+    Outcome,
+    Rare,
+    Retired,
+    Signal,
+    Standing,
+    Task,
+    Version,
+)
+
+FORMAT = 1
+"""Of the state's dictionary."""
+SNAPSHOT_EVERY = 50_000
+"""Labelled events between two snapshots of the champions, to go back to from non-finite answers."""
+NON_FINITE_LIMIT = 5
+"""Non-finite answers in a row after which a champion goes back to its snapshot."""
+PROBES = 16
+"""Newest events that a checkpoint is asked again after loading."""
+
+Load = Callable[[bytes], Any]
+"""Restricted unpickling (`models.unpickle.loads`)."""
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What the fold is configured with. Never part of the state: a changed setting takes effect."""
+
+    task: Task
+    size: int
+    """Length of an answer: classes, or 1 in regression."""
+    policy: Policy
+    load: Load
+    drift: DriftSettings = DriftSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    weighted: bool = False
+    """Events carry a sample weight, and the model takes it."""
+    keep: tuple[str, ...] = ()
+    """Pipeline steps that survive a reset."""
+    warm: bool = True
+    """A fresh model after a reset learns the events since the change."""
+
+
+class _Note:
+    """What one step has to say beside its answer, while it is being gathered."""
+
+    def __init__(self) -> None:
+        self.signals: list[Signal] = []
+        self.versions: list[Version] = []
+        self.entries: list[Entry] = []
+        self.retired: list[Retired] = []
+
+    def rare(self) -> Rare | None:
+        """Freeze it; None when there is nothing to say."""
+        if not (self.signals or self.versions or self.entries or self.retired):
+            return None
+        return Rare(
+            signals=tuple(self.signals),
+            versions=tuple(self.versions),
+            entries=tuple(self.entries),
+            retired=tuple(self.retired),
+        )
+
+
+class Learner:
+    """The state of one shard and its step."""
+
+    def __init__(self, spec: Spec, state: Mapping[str, Any]) -> None:
+        if state["format"] != FORMAT:
+            msg = f"state format {state['format']}, this version reads {FORMAT}"
+            raise ValueError(msg)
+        self.spec = spec
+        self.blanks: Mapping[str, bytes] = state["blanks"]
+        self._hard = {lane: only_hard_labels(spec.load(blank)) for lane, blank in self.blanks.items()}
+        members = [self._member(*row) for row in state["members"]]
+        self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"])
+        self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
+        self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
+        self.memory = Memory.restore(state["memory"])
+        self.ledger = Ledger.restore(state["ledger"])
+        self.lineage = Lineage.restore(state["lineage"])
+        self.events: int = state["events"]
+        """Labelled events learned."""
+        self.counts: Counter[str] = Counter(state["counts"])
+        """Rare happenings since genesis: `drift:error`, `reaction:reset`, `non-finite` and so on."""
+        self._fresh_at: int = state["fresh_at"]
+        self._streak: int = state["streak"]
+        self._sick: tuple[int, ...] = ()
+        """Champions whose answer to the present event was not finite."""
+        self._snapshot: Mapping[str, bytes] = state["snapshot"]
+        self._uniform = uniform(spec.size)
+        self._recruit()
+
+    @classmethod
+    def genesis(cls, spec: Spec, blanks: Mapping[str, bytes], offsets: Mapping[int, int]) -> Learner:
+        """Begin a lineage: a blank member per lane, nothing accounted for before `offsets`."""
+        members = [(lane, True, 0, spec.load(blank)) for lane, blank in blanks.items()]
+        state = {
+            "format": FORMAT,
+            "blanks": dict(blanks),
+            "members": members,
+            "weights": [1.0 / len(members)] * len(members),
+            "scale": 0.0,
+            "monitor": None,
+            "evaluation": None,
+            "memory": Memory().state(),
+            "ledger": Ledger.starting_at(offsets).state(),
+            "lineage": Lineage.genesis().state(),
+            "events": 0,
+            "counts": {},
+            "fresh_at": 0,
+            "streak": 0,
+            "snapshot": {},
+        }
+        return cls(spec, state)
+
+    # ---- the step ----------------------------------------------------------------------------
+
+    def step(self, event: Event) -> Outcome:
+        """Fold one event. Raises ModelError (the state is then no longer to be used) and OutOfOrder."""
+        ledger = self.ledger.advance(event.partition, event.offset)
+        answers = self._predict(event)
+        answer = self.mixture.combine(answers)
+        served = answer if answer is not None else self._uniform
+        choice = self._choose(served)
+        version = self.lineage.versions[-1].number
+        note = self._go_back(event) if self._streak >= NON_FINITE_LIMIT else None
+        if event.y is None:
+            ledger.scored += 1
+        else:
+            ledger.learned += 1
+            note = self._after_label(event, event.y, answers, answer, choice, note)
+            self._learn(event, event.y)
+        rare = note.rare() if note is not None else None
+        return Outcome(answer=served, choice=choice, version=version, rare=rare)
+
+    def refuse(self, partition: int, offset: int) -> None:
+        """Account for an event that was dead-lettered."""
+        self.ledger.advance(partition, offset).dead += 1
+
+    def skip(self, partition: int, until: int) -> None:
+        """Account for the offsets up to `until` that a journalled decision gave up."""
+        ledger = self.ledger.partitions[partition]
+        ledger.skipped += max(0, until - ledger.next)
+        ledger.next = max(ledger.next, until)
+
+    def _predict(self, event: Event) -> Sequence[Answer | None]:
+        """Ask every member before the label is seen."""
+        x = event.x
+        try:
+            answers = [member.ask(x) for member in self.mixture.members]
+        except NonFiniteAnswer:
+            return self._predict_carefully(event)
+        except Exception as error:
+            raise ModelError(event.partition, event.offset, "predict", error) from error
+        self._streak = 0
+        return answers
+
+    def _choose(self, answer: Answer) -> int:
+        """Index of the likeliest class, ties by declared order; 0 in regression."""
+        if self.spec.size == 2:
+            return 1 if answer[1] > answer[0] else 0
+        return answer.index(max(answer))
+
+    def _after_label(
+        self,
+        event: Event,
+        y: Label,
+        answers: Sequence[Answer | None],
+        answer: Answer | None,
+        choice: int,
+        note: _Note | None,
+    ) -> _Note | None:
+        """Evaluate, monitor, react."""
+        self.events += 1
+        self.evaluation.add(y, answer)
+        signals: tuple[Signal, ...] = ()
+        loss = 0.0
+        if answer is not None:
+            loss = self.monitor.loss(y, choice, answer[0])
+            self.memory.remember((event.x, y, event.weight, loss))
+            signals = self.monitor.update(loss, self.events, self._losses)
+            self.mixture.reweigh(y, answers, answer)
+        else:
+            self.memory.remember((event.x, y, event.weight, loss))
+        period = self.spec.policy.period
+        if signals or (period and self.events % period == 0):
+            return self._react(event, signals, note or _Note())
+        return note
+
+    def _learn(self, event: Event, y: Label) -> None:
+        """Teach every member."""
+        x = event.x
+        try:
+            if self.spec.weighted:
+                for member in self.mixture.members:
+                    member.teach(x, y, w=event.weight)
+                    member.age += 1
+            else:
+                for member in self.mixture.members:
+                    member.teach(x, y)
+                    member.age += 1
+        except Exception as error:
+            raise ModelError(event.partition, event.offset, "learn", error) from error
+        if self.events % SNAPSHOT_EVERY == 0 and not self._streak:
+            self._snapshot = {m.lane: pickle.dumps(m.model, 5) for m in self.mixture.members if m.champion}
+
+    # ---- reactions ---------------------------------------------------------------------------
+
+    def _react(self, event: Event, signals: Sequence[Signal], note: _Note) -> _Note:
+        """Ask the policy and carry out what it decides."""
+        note.signals.extend(signals)
+        for signal in signals:
+            self.counts[f"{signal.kind}:{signal.plane}"] += 1
+            note.entries.append(self._entry(signal.kind, event, told(signal)))
+        for decision in self.spec.policy(self.standing(signals)):
+            turn = decision.action is Action.RESTART and decision.signal is None
+            self.counts["turns" if turn else f"reaction:{decision.action}"] += 1
+            if decision.action is Action.HOLD:
+                note.entries.append(self._entry("hold", event, {"because": decision.because}))
+            elif decision.action is Action.RESET:
+                self._reset(event, decision, note)
+            elif decision.action is Action.RESTART:
+                self._restart(event, decision, note)
+            else:
+                self._promote(event, decision, note)
+        return note
+
+    def standing(self, signals: Sequence[Signal] = ()) -> Standing:
+        """Everything a policy may look at."""
+        return Standing(
+            events=self.events,
+            since_reaction=self.lineage.since_reaction(self.events),
+            recent_reactions=self.lineage.recent(self.events, STORM_WINDOW),
+            signals=tuple(signals),
+            members=self.mixture.standings(),
+        )
+
+    def _reset(self, event: Event, decision: Decision, note: _Note) -> None:
+        """Replace every member by a fresh one, taught what came since the change."""
+        self._retire(note)
+        since = decision.signal.since if decision.signal is not None else self.events
+        # The current event is in memory already and is learned right after this.
+        warm = self.memory.newest(self.events - since)[:-1] if self.spec.warm else []
+        for index, old in enumerate(self.mixture.members):
+            fresh = self._fresh(old)
+            self._teach(fresh, warm, event)
+            self.mixture.members[index] = fresh
+        self.mixture.weights = [1.0 / len(self.mixture.weights)] * len(self.mixture.weights)
+        self.monitor.restart()
+        self._fresh_at = self.events
+        self._make_version(
+            "reset", event, decision, note, {"warmed_on": len(warm), "kept": list(self.spec.keep)}
+        )
+
+    def _restart(self, event: Event, decision: Decision, note: _Note) -> None:
+        """Start a challenger afresh, in the lane that leads now."""
+        weights = zip(self.mixture.weights, self.mixture.members, strict=True)
+        lane = max(((w, m.lane) for w, m in weights if m.champion), key=lambda pair: pair[0])[1]
+        self.mixture.members[decision.member] = self._member(
+            lane, False, 0, self.spec.load(self.blanks[lane])
+        )
+        self.mixture.demote(decision.member)
+        if decision.signal is not None:
+            self._make_version("restart", event, decision, note, {"member": decision.member, "lane": lane})
+
+    def _promote(self, event: Event, decision: Decision, note: _Note) -> None:
+        """Make a challenger the champion of its lane; a fresh challenger takes its place."""
+        members, weights = self.mixture.members, self.mixture.weights
+        lane, k = members[decision.member].lane, decision.member
+        champion = next(i for i, m in enumerate(members) if m.champion and m.lane == lane)
+        self._retire(note)
+        members[k].champion = True
+        members[champion] = members[k]
+        weights[champion] = weights[k]
+        members[k] = self._member(lane, False, 0, self.spec.load(self.blanks[lane]))
+        self.mixture.demote(k)
+        self._make_version("promotion", event, decision, note, {"lane": lane, "age": members[champion].age})
+
+    def _make_version(
+        self, cause: str, event: Event, decision: Decision | None, note: _Note, detail: Mapping[str, Any]
+    ) -> None:
+        because = {"because": decision.because} if decision is not None else {}
+        signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
+        metrics = self.evaluation.metrics()["fading"]
+        version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
+        self.lineage.reacted(self.events)
+        note.versions.append(version)
+        note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
+
+    def _retire(self, note: _Note) -> None:
+        """Keep what answers now, so that it can be brought back."""
+        blob = pickle.dumps({m.lane: m.model for m in self.mixture.members if m.champion}, 5)
+        note.retired.append(Retired(version=self.lineage.current, blob=blob))
+
+    # ---- members -----------------------------------------------------------------------------
+
+    def _member(self, lane: str, champion: bool, age: int, model: Any) -> Member:
+        ask = reader(model, self.spec.task, self.spec.size, hard=self._hard[lane])
+        return Member(lane, model, ask, champion=champion, age=age)
+
+    def _fresh(self, old: Member) -> Member:
+        """A blank member in the place of `old`, with the pipeline steps that the settings keep."""
+        model = self.spec.load(self.blanks[old.lane])
+        steps, old_steps = getattr(model, "steps", None), getattr(old.model, "steps", {})
+        for name in self.spec.keep:
+            if steps is not None and name in steps and name in old_steps:
+                steps[name] = old_steps[name]
+                model._plan = None  # noqa: SLF001 - River caches the route through the steps
+        return self._member(old.lane, old.champion, 0, model)
+
+    def _teach(self, member: Member, rows: Sequence[Any], event: Event) -> None:
+        try:
+            for x, y, weight, _ in rows:
+                if self.spec.weighted:
+                    member.teach(x, y, w=weight)
+                else:
+                    member.teach(x, y)
+        except Exception as error:
+            raise ModelError(event.partition, event.offset, "warm", error) from error
+        member.age += len(rows)
+
+    def _recruit(self) -> None:
+        """Make the number of challengers what the policy wants: it may be another one after a restart."""
+        mixture = self.mixture
+        champions = [k for k, m in enumerate(mixture.members) if m.champion]
+        challengers = [k for k, m in enumerate(mixture.members) if not m.champion]
+        if len(challengers) == self.spec.policy.challengers:
+            return  # not even a renormalisation: a resumed fold must be the same to the bit
+        kept = champions + challengers[: self.spec.policy.challengers]
+        mixture.members = [mixture.members[k] for k in kept]
+        mixture.weights = [mixture.weights[k] for k in kept]
+        lane = mixture.members[0].lane
+        for _ in range(self.spec.policy.challengers - len(challengers)):
+            mixture.members.append(self._member(lane, False, 0, self.spec.load(self.blanks[lane])))
+            mixture.weights.append(ALPHA)
+        total = sum(mixture.weights)
+        mixture.weights = [w / total for w in mixture.weights]
+
+    # ---- non-finite answers ------------------------------------------------------------------
+
+    def _predict_carefully(self, event: Event) -> Sequence[Answer | None]:
+        """Ask again, one by one: a challenger that answers NaN starts afresh, a champion is counted out."""
+        answers: list[Answer | None] = []
+        sick: list[int] = []
+        for index, member in enumerate(self.mixture.members):
+            try:
+                answers.append(member.ask(event.x))
+            except NonFiniteAnswer:
+                self.counts["non-finite"] += 1
+                answers.append(None)
+                if member.champion:
+                    sick.append(index)
+                else:
+                    blank = self.spec.load(self.blanks[member.lane])
+                    self.mixture.members[index] = self._member(member.lane, False, 0, blank)
+        self._sick = tuple(sick)
+        self._streak = self._streak + 1 if sick else 0
+        return answers
+
+    def _go_back(self, event: Event) -> _Note:
+        """Take sick champions back to the last healthy snapshot, or to the blank, and go on from here.
+
+        Going back in the log instead would meet the same events again, for ever.
+        """
+        note = _Note()
+        self._retire(note)
+        for index in self._sick:
+            lane = self.mixture.members[index].lane
+            model = self.spec.load(self._snapshot.get(lane) or self.blanks[lane])
+            self.mixture.members[index] = self._member(lane, True, 0, model)
+        self._streak = 0
+        detail = {
+            "lanes": [self.mixture.members[k].lane for k in self._sick],
+            "snapshot": bool(self._snapshot),
+        }
+        self._make_version("non-finite", event, None, note, detail)
+        return note
+
+    # ---- the state ---------------------------------------------------------------------------
+
+    def _losses(self) -> Sequence[float]:
+        """Losses since the model was fresh: earlier ones belong to another model."""
+        return self.memory.losses(self.events - self._fresh_at)
+
+    def _entry(self, kind: str, event: Event, detail: Mapping[str, Any]) -> Entry:
+        return Entry(
+            kind=kind, partition=event.partition, offset=event.offset, time=event.time, detail=detail
+        )
+
+    def probe(self) -> list[float]:
+        """Ask every member about the newest events. Ask a loaded copy only: asking can change a model."""
+        out: list[float] = []
+        for x, _, _, _ in self.memory.newest(PROBES):
+            for member in self.mixture.members:
+                try:
+                    answer = member.ask(x)
+                except NonFiniteAnswer:
+                    answer = None
+                out.extend(answer if answer is not None else self._uniform)
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """Everything the fold needs, as primitives and River objects."""
+        return {
+            "format": FORMAT,
+            "blanks": dict(self.blanks),
+            "members": [(m.lane, m.champion, m.age, m.model) for m in self.mixture.members],
+            "weights": list(self.mixture.weights),
+            "scale": self.mixture.scale,
+            "monitor": self.monitor.state(),
+            "evaluation": self.evaluation.state(),
+            "memory": self.memory.state(),
+            "ledger": self.ledger.state(),
+            "lineage": self.lineage.state(),
+            "events": self.events,
+            "counts": dict(self.counts),
+            "fresh_at": self._fresh_at,
+            "streak": self._streak,
+            "snapshot": dict(self._snapshot),
+        }

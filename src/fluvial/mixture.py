@@ -1,0 +1,195 @@
+"""Members and their mixture: several models answer as one, weighted by how well they did lately.
+
+Fixed share (Herbster and Warmuth, "Tracking the best expert", 1998): after each label
+`w <- w * exp(-eta * loss)`, normalised, then `(1 - alpha) * w + alpha / n`. The floor of `alpha / n`
+lets a newcomer take over within tens of events. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fluvial.types import Answer, Feature, Label, MemberStanding, Task
+
+ETA = 0.3
+ALPHA = 0.005
+SCALE_RATE = 0.002
+"""Of the fading mean of squared error that makes a regression loss free of the target's unit."""
+LOSS_CAP = 4.6
+HARD = 0.99
+"""The probability that a hard label counts as, from a model without `predict_proba_one`."""
+
+Ask = Callable[[dict[str, Feature]], "Answer | None"]
+
+
+class NonFiniteAnswer(ValueError):
+    """A model answered NaN or an infinity."""
+
+
+def uniform(size: int) -> Answer:
+    """What an answer counts as when there is none: uniform over the classes, 0 in regression."""
+    return (1.0 / size,) * size if size > 1 else (0.0,)
+
+
+def reader(model: Any, task: Task, size: int, *, hard: bool = False) -> Ask:
+    """Return how to ask `model`: an Answer, None when it could not predict; NonFiniteAnswer for the rest.
+
+    `{}` and None are no prediction, a missing class is 0, a hard label (of a model for which
+    `only_hard_labels` holds) counts as .99.
+    """
+    if task is Task.REGRESSION:
+        return _number_reader(model)
+    if hard:
+        return _hard_reader(model, size)
+    ask = model.predict_proba_one
+    return _pair_reader(ask) if task is Task.BINARY else _classes_reader(ask, size)
+
+
+def only_hard_labels(throwaway: Any) -> bool:
+    """Whether `predict_proba_one` is missing or raises (voting, OvO, OutputCode); asks a copy."""
+    try:
+        throwaway.predict_proba_one({})
+    except (AttributeError, NotImplementedError):
+        return True
+    except Exception:  # noqa: BLE001 - it has one; what it thinks of an empty event does not matter here
+        return False
+    return False
+
+
+def _number_reader(model: Any) -> Ask:
+    predict = model.predict_one
+
+    def ask(x: dict[str, Feature]) -> Answer | None:
+        value = predict(x)
+        if value is None:
+            return None
+        if not math.isfinite(value):
+            raise NonFiniteAnswer(str(value))
+        return (float(value),)
+
+    return ask
+
+
+def _pair_reader(predict: Callable[[dict[str, Feature]], dict[Any, float] | None]) -> Ask:
+    def ask(x: dict[str, Feature]) -> Answer | None:
+        answer = predict(x)
+        if not answer:
+            return None
+        no, yes = answer.get(False, 0.0), answer.get(True, 0.0)
+        if not math.isfinite(no + yes):
+            raise NonFiniteAnswer(str(answer))
+        return (no, yes)
+
+    return ask
+
+
+def _classes_reader(predict: Callable[[dict[str, Feature]], dict[Any, float] | None], size: int) -> Ask:
+    classes = range(size)
+
+    def ask(x: dict[str, Feature]) -> Answer | None:
+        answer = predict(x)
+        if not answer:
+            return None
+        values = tuple([answer.get(k, 0.0) for k in classes])
+        if not math.isfinite(sum(values)):
+            raise NonFiniteAnswer(str(answer))
+        return values
+
+    return ask
+
+
+def _hard_reader(model: Any, size: int) -> Ask:
+    predict = model.predict_one
+    rest = (1.0 - HARD) / (size - 1)
+    answers = {k: tuple(HARD if i == k else rest for i in range(size)) for k in range(size)}
+
+    def ask(x: dict[str, Feature]) -> Answer | None:
+        return answers.get(predict(x))
+
+    return ask
+
+
+class Member:
+    """One model of the mixture."""
+
+    __slots__ = ("age", "ask", "champion", "lane", "model", "teach")
+
+    def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, age: int = 0) -> None:
+        self.lane = lane
+        self.model = model
+        self.ask = ask
+        self.teach = model.learn_one
+        self.champion = champion
+        self.age = age
+        """Labelled events since it was fresh."""
+
+
+class Mixture:
+    """Members and weights; the champions first, one a lane."""
+
+    def __init__(
+        self, task: Task, size: int, members: list[Member], weights: list[float], scale: float = 0.0
+    ) -> None:
+        self.task = task
+        self.size = size
+        self.members = members
+        self.weights = weights
+        self.scale = scale
+        """Regression: fading mean of the mixture's squared error; 0 before the first label."""
+        self._floor = min(0.01, 1.0 / (2 * size))
+
+    def combine(self, answers: Sequence[Answer | None]) -> Answer | None:
+        """Mix the members' answers by weight; those that could not predict are left out."""
+        if len(answers) == 1:
+            return answers[0]
+        total = 0.0
+        sums = [0.0] * self.size
+        for weight, answer in zip(self.weights, answers, strict=True):
+            if answer is None:
+                continue
+            total += weight
+            for k, value in enumerate(answer):
+                sums[k] += weight * value
+        return tuple([value / total for value in sums]) if total > 0.0 else None
+
+    def reweigh(self, y: Label, answers: Sequence[Answer | None], served: Answer) -> None:
+        """Move the weights towards those who were right. A member without an answer counts as uniform."""
+        if len(answers) == 1:
+            return
+        if self.task is Task.REGRESSION:
+            factors = self._number_factors(float(y), answers, served)
+        else:
+            # exp(-eta * -log(p)) is p ** eta.
+            floor, k, unknown = self._floor, int(y), 1.0 / self.size
+            factors = [max(unknown if a is None else a[k], floor) ** ETA for a in answers]
+        raised = [w * f for w, f in zip(self.weights, factors, strict=True)]
+        total = sum(raised)
+        share = ALPHA / len(raised)
+        self.weights = [(1.0 - ALPHA) * (w / total) + share for w in raised]
+
+    def _number_factors(self, y: float, answers: Sequence[Answer | None], served: Answer) -> list[float]:
+        """Loss min(4.6, error^2 / 2 s^2), with s^2 the fading mean of the mixture's squared error."""
+        squared = (y - served[0]) ** 2
+        self.scale = squared if self.scale == 0.0 else self.scale + SCALE_RATE * (squared - self.scale)
+        if self.scale <= 0.0:
+            return [1.0] * len(answers)
+        twice = 2.0 * self.scale
+        return [
+            math.exp(-ETA * (LOSS_CAP if a is None else min(LOSS_CAP, (y - a[0]) ** 2 / twice)))
+            for a in answers
+        ]
+
+    def demote(self, index: int) -> None:
+        """Give a newcomer the least weight that fixed share leaves anybody."""
+        self.weights[index] = ALPHA / len(self.weights)
+        total = sum(self.weights)
+        self.weights = [w / total for w in self.weights]
+
+    def standings(self) -> tuple[MemberStanding, ...]:
+        """How each member stands."""
+        return tuple(
+            MemberStanding(name=m.lane, champion=m.champion, weight=w, age=m.age)
+            for m, w in zip(self.members, self.weights, strict=True)
+        )
