@@ -165,7 +165,7 @@ def seal(
         parts.append(key.mac(*parts))
     size = sum(map(len, parts))
     if size > max_bytes:
-        msg = f"a checkpoint of {size} bytes is over checkpoint.max_bytes = {max_bytes}; the last good one is kept"
+        msg = f"{size} bytes are over checkpoint.max_bytes = {max_bytes}; the last good one is kept"
         raise CheckpointTooLarge(msg)
     return b"".join(parts)
 
@@ -273,7 +273,7 @@ def _agrees(header: Header, expect: Expectation) -> None:
 
 
 def compare(expected: Sequence[Answer], got: Sequence[Answer], *, exact: bool) -> None:
-    """Hold the loaded copy's answers against the recorded ones. Raises CheckpointRefused at a difference."""
+    """Hold the loaded copy's answers against the recorded ones. Raises CheckpointRefused."""
     if len(expected) != len(got):
         raise CheckpointRefused(
             f"the loaded model gave {len(got)} probe answers, {len(expected)} are recorded"
@@ -284,7 +284,7 @@ def compare(expected: Sequence[Answer], got: Sequence[Answer], *, exact: bool) -
         )
         if not same:
             msg = (
-                f"the loaded model answers probe {index} with {answer!r} where {wanted!r} is recorded: its state "
+                f"the loaded model answers probe {index} with {answer!r}, recorded is {wanted!r}: its state "
                 'does not survive loading here; rebuild it from the log (checkpoint.on_refused = "replay")'
             )
             raise CheckpointRefused(msg)
