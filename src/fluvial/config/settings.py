@@ -12,6 +12,7 @@ from fluvial.schema import Schema
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Preset = Literal["linear", "bayes", "tree", "adaptive-tree", "forest", "auto"]
 
 
 class KafkaSettings(Section, frozen=True):
@@ -60,7 +61,7 @@ class RedisSettings(Section, frozen=True):
 class ModelSettings(Section, frozen=True):
     """`[model]`: a preset by name, or your own factory."""
 
-    preset: Literal["linear", "bayes", "tree", "adaptive-tree", "forest", "auto"] | None = None
+    preset: Preset | None = None
     factory: str | None = None
     """`package.module:function` returning a River classifier or regressor."""
     options: dict[str, Any] = msgspec.field(default_factory=dict)

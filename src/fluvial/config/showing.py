@@ -43,7 +43,7 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema of the settings file, for editors that complete and check TOML."""
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(Settings):
-        kind = SchemaTable if field.name == "schema" else field.type
+        kind: Any = SchemaTable if field.name == "schema" else field.type
         required = field.name in {"service", "kafka", "schema", "model"}
         fields.append(
             (field.name, kind) if required else (field.name, kind, msgspec.field(default_factory=kind))

@@ -1,0 +1,155 @@
+"""A first guess at the schema from a file's first thousand rows. A person reads it before it is used."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from fluvial.schema import usable_name
+
+JsonPath = tuple[str, ...]
+
+ROWS = 1_000
+MAX_LABELS = 50
+"""More distinct whole numbers than this are taken for a quantity, not for classes."""
+MAX_VALUES = 20
+"""More distinct strings than this are not listed as a category's set."""
+
+
+class GuessError(Exception):
+    """The file does not show a schema; the message says why."""
+
+
+def guess_schema(path: Path, label: str) -> str:
+    """The `[schema]` tables as TOML. JSON paths of a CSV are those that `fluvial produce` writes.
+
+    `label` is the column's name, dotted when nested. Raises GuessError.
+    """
+    try:
+        with _open(path) as file:
+            lines = path.name.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))
+            rows = list(itertools.islice(_json_rows(file) if lines else _csv_rows(file, label), ROWS))
+    except (OSError, EOFError, csv.Error, ValueError) as error:
+        msg = f"{path} cannot be read as rows: {error}"
+        raise GuessError(msg) from None
+    columns: dict[JsonPath, list[Any]] = {}
+    for row in rows:
+        for column, value in row.items():
+            columns.setdefault(column, []).append(value)
+    where = next((column for column in columns if ".".join(column) == (label if lines else "label")), None)
+    if where is None:
+        names = ", ".join(".".join(column) for column in itertools.islice(columns, 20)) or "none"
+        msg = f"{path} has no column {label!r} (--label names it); its columns: {names}"
+        raise GuessError(msg)
+    said = _label(columns.pop(where), where)
+    features = "\n".join(filter(None, (_feature(c, values, len(rows)) for c, values in columns.items())))
+    return (
+        f"[schema]                        # guessed from {toml(path.name)}: read it before you use it\n"
+        f'unknown = "ignore"              # other fields may come\n\n'
+        f"[schema.features]\n{features}\n\n[schema.label]\n{said}\n\n"
+    )
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
+
+
+def _csv_rows(file: TextIO, label: str) -> Iterator[dict[JsonPath, Any]]:
+    """Rows with numbers as numbers; an empty cell is absent."""
+    for row in csv.DictReader(file):
+        yield {
+            ("label",) if name == label else ("features", name): _scalar(text)
+            for name, text in row.items()
+            if name and isinstance(text, str) and text
+        }
+
+
+def _json_rows(file: TextIO) -> Iterator[dict[JsonPath, Any]]:
+    """Objects, nested ones flattened."""
+    for line in file:
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                msg = "a line is not a JSON object"
+                raise ValueError(msg)
+            yield dict(_flat(row, ()))
+
+
+def _flat(row: Mapping[str, Any], path: JsonPath) -> Iterator[tuple[JsonPath, Any]]:
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, (*path, name))
+        elif value is not None and not isinstance(value, list):
+            yield (*path, name), value
+
+
+def _scalar(text: str) -> Any:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return int(text) if text.lstrip("+-").isdecimal() else number
+
+
+def _feature(path: JsonPath, values: list[Any], rows: int) -> str:
+    """One line of `[schema.features]`; empty for a column that no feature can be made of."""
+    usual = path[0] == "features" and len(path) == 2
+    name = path[1] if usual else ".".join(path)
+    if not usable_name(name) or not all(map(usable_name, path)):
+        return ""
+    kinds = {type(value) for value in values}
+    entry: dict[str, Any] = {"type": "number"}
+    found = sorted({str(value) for value in values})
+    if kinds == {bool}:
+        entry["type"] = "boolean"
+    elif not kinds <= {int, float}:
+        entry["type"] = "category"
+        if len(found) <= MAX_VALUES:
+            entry["values"] = found
+    if len(values) < rows:
+        entry["required"] = False
+    if not usual:
+        entry["path"] = _path(path)
+    line = f"{toml(name)} = {toml(entry if len(entry) > 1 else entry['type'])}"
+    if entry["type"] == "category" and len(found) > rows / 2:
+        return f"#{line}    # nearly all differ: an id or a time?"
+    return line
+
+
+def _path(path: JsonPath) -> str | list[str]:
+    return list(path) if any("." in part for part in path) else ".".join(path)
+
+
+def _label(values: list[Any], where: JsonPath) -> str:
+    """The lines of `[schema.label]`."""
+    path = _path(where)
+    found = sorted(set(values), key=lambda value: (str(type(value)), value))
+    kinds = {type(value) for value in found}
+    entry: dict[str, Any] = {"type": "multiclass", "path": path, "classes": found}
+    if (float in kinds and kinds <= {int, float}) or (kinds == {int} and len(found) > MAX_LABELS):
+        entry = {"type": "regression", "path": path}
+    elif len(kinds) != 1 or len(found) < 2:
+        msg = f"the label has {len(found)} classes of {len(kinds)} types; name another column with --label"
+        raise GuessError(msg)
+    elif len(found) == 2:
+        entry["type"] = "binary"
+    return "\n".join(f"{name} = {toml(value)}" for name, value in entry.items())
+
+
+def toml(value: Any) -> str:
+    """A value as TOML: strings and arrays are JSON's (but for DEL), objects become inline tables."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {toml(inner)}" for name, inner in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,165 @@
+"""`fluvial init` writes a file that loads, shows the code's defaults, and destroys nothing."""
+
+import argparse
+import gzip
+import json
+import re
+import tomllib
+
+import msgspec
+import pytest
+
+from fluvial.cli import init
+from fluvial.codec import Codec
+from fluvial.config import load, parse
+from fluvial.config.loading import known_paths
+from fluvial.schema import FeatureSpec, LabelSpec
+from fluvial.types import Task
+
+MEANT_AS_EXAMPLE = "an example, not a default"
+NOT_SHOWN = {
+    "redis.url_file", "redis.username", "redis.password", "redis.password_file", "redis.ca_file",
+    "checkpoint.key", "checkpoint.key_file", "schema.weight",
+}  # fmt: skip
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    init.add_arguments(parser)
+    return init.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def with_defaults_uncommented(text):
+    lines = []
+    for line in text.splitlines():
+        shown = re.match(r"#[\w.\"]+ = ", line) and MEANT_AS_EXAMPLE not in line
+        lines.append(line[1:] if shown else line)
+    return "\n".join(lines)
+
+
+def test_the_written_file_loads(tmp_path, capsys):
+    path = tmp_path / "churn.toml"
+    arguments = ("--service", "churn", "--topic", "clicks", "--bootstrap-servers", "k:1", "--preset", "tree")
+    assert command(path, *arguments) == 0
+    settings = load(path, {})
+    assert settings.service == "churn"
+    assert settings.kafka.topic == "clicks"
+    assert settings.kafka.bootstrap_servers == "k:1"
+    assert settings.model.preset == "tree"
+    said = capsys.readouterr().out
+    assert f"fluvial check {path}" in said
+    assert f"fluvial run {path}" in said
+
+
+def test_defaults_shown_equal_the_codes():
+    text = init.start_text("churn", "clicks", "k:1", "auto")
+    bare = parse(tomllib.loads(text))
+    shown = parse(tomllib.loads(with_defaults_uncommented(text)))
+    assert shown.group == bare.group
+    assert shown.dead_letters == bare.dead_letters
+    kafka = msgspec.structs.replace(shown.kafka, group="", dead_letters="")
+    assert msgspec.structs.replace(shown, kafka=kafka) == bare
+
+
+def test_a_wrong_default_would_be_noticed():
+    text = init.start_text("churn", "clicks", "k:1", "auto").replace("#window = 1000", "#window = 999")
+    assert parse(tomllib.loads(with_defaults_uncommented(text))) != parse(tomllib.loads(text))
+
+
+def test_every_setting_is_in_the_file():
+    text = init.start_text("churn", "clicks", "k:1", "auto")
+    for path in set(known_paths()) - NOT_SHOWN:
+        name = path.rpartition(".")[2]
+        assert re.search(rf"^(#?{name} = |#?\[([\w.]+\.)?{name}\])", text, re.MULTILINE), path
+
+
+def test_the_examples_in_it_load_too():
+    text = init.start_text("churn", "clicks", "k:1", "auto")
+    lines = [
+        line[1:] if MEANT_AS_EXAMPLE in line and "factory" not in line and "/run/" not in line else line
+        for line in text.replace("#[schema.features]", "[schema.features]")
+        .replace("#[kafka.client]", "[kafka.client]").replace("infer = true", "infer = false").splitlines()
+    ]  # fmt: skip
+    settings = parse(tomllib.loads("\n".join(lines)))
+    assert settings.schema.names == ("amount", "country")
+    assert settings.schema.key == ("user",)
+
+
+def test_an_existing_file_is_kept(tmp_path, capsys):
+    path = tmp_path / "fluvial.toml"
+    path.write_text("mine")
+    assert command(path) == 1
+    assert path.read_text() == "mine"
+    assert "--force" in capsys.readouterr().err
+    assert command(path, "--force") == 0
+    assert load(path, {}).service == "example"
+
+
+def test_hostile_names_stay_strings(tmp_path):
+    path = tmp_path / "fluvial.toml"
+    assert command(path, "--topic", 'a"\n[log]\nlevel = "debug\\', "--service", "a b") == 1
+    assert not path.exists()
+    assert command(path, "--topic", 'a"\n[log]\nlevel = "debug\\') == 0
+    assert load(path, {}).kafka.topic == 'a"\n[log]\nlevel = "debug\\'
+
+
+def test_an_unwritable_place_is_said(tmp_path, capsys):
+    assert command(tmp_path / "no" / "fluvial.toml") == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+CSV = "amount,country,vip,note,down\n" + "".join(
+    f"{number}.5,{'de' if number % 3 else 'fr'},{'true' if number % 2 else 'false'},"
+    f"{'' if number % 4 else 7},{number % 2}\n"
+    for number in range(30)
+)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_schema_guessed_from_csv(tmp_path, packed):
+    data = tmp_path / ("data.csv.gz" if packed else "data.csv")
+    data.write_bytes(gzip.compress(CSV.encode()) if packed else CSV.encode())
+    assert command(tmp_path / "f.toml", "--from", data, "--label", "down") == 0
+    schema = load(tmp_path / "f.toml", {}).schema
+    assert schema.infer is None
+    assert schema.label == LabelSpec(Task.BINARY, classes=(0, 1))
+    assert schema.features == (
+        FeatureSpec("amount", "number", ("features", "amount")),
+        FeatureSpec("country", "category", ("features", "country"), values=("de", "fr")),
+        FeatureSpec("vip", "boolean", ("features", "vip")),
+        FeatureSpec("note", "number", ("features", "note"), required=False),
+    )
+
+
+def test_a_schema_guessed_from_json_lines_takes_those_lines(tmp_path):
+    rows = [
+        {"id": f"user-{n}", "geo": {"lat": n / 7, "tags": [1]}, "é.x": n, "kind": {"name": "abc"[n % 3]}}
+        for n in range(40)
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    assert command(tmp_path / "f.toml", "--from", data, "--label", "kind.name") == 0
+    assert '#"id"' in (tmp_path / "f.toml").read_text(encoding="utf-8")
+    schema = load(tmp_path / "f.toml", {}).schema
+    assert schema.label.classes == ("a", "b", "c")
+    decode = Codec(schema).decode
+    for row in rows:
+        event = decode(json.dumps(row).encode(), None, 0, 0, 0)
+        assert event.x["geo.lat"] == row["geo"]["lat"]
+        assert event.y == "abc".index(row["kind"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "no column 'label'"),
+        ("a,label\n1,x\n2,x\n", "1 classes"),
+        ("a,label\n1,x\n2,3\n", "2 types"),
+        ("", "no column"),
+    ],
+)
+def test_a_file_that_shows_no_schema(tmp_path, capsys, text, said):
+    (tmp_path / "data.csv").write_text(text)
+    assert command(tmp_path / "f.toml", "--from", tmp_path / "data.csv") == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "f.toml").exists()
