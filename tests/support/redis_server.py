@@ -1,5 +1,6 @@
 """A real redis-server of the tests' own: a free port, a temporary directory, append-only, noeviction."""
 
+import os
 import shutil
 import signal
 import socket
@@ -8,10 +9,13 @@ import tempfile
 import time
 
 import pytest
+
 from support.parts import missing
 
 BINARY = "redis-server"
 START_SECONDS = 15
+LEASH = '"$@" & read -r _; kill -9 $!; wait'
+"""The shell waits on a pipe that closes when the tests end, however they end, and takes the server along."""
 
 
 def free_port() -> int:
@@ -27,7 +31,8 @@ class RedisServer:
         self.port = port or free_port()
         self.directory = tempfile.mkdtemp(prefix="fluvial-redis-")
         self._options = options
-        self._process: subprocess.Popen | None = None
+        self._leash = None
+        self._pid = None
         self.cli = None
 
     @property
@@ -36,25 +41,28 @@ class RedisServer:
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._pid is not None
 
     def start(self) -> "RedisServer":
         """Start it and wait until it has loaded what it keeps."""
         import redis
 
         command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--loglevel", "warning"]
+        command += ["--appendonly", "yes", "--save", "", "--loglevel", "warning"]
         command += ["--maxmemory-policy", "noeviction", "--protected-mode", "no", *self._options]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._leash = subprocess.Popen(
+            ["/bin/sh", "-c", LEASH, "leash", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self.cli = self.cli or redis.Redis(port=self.port, socket_timeout=5)
         until = time.monotonic() + START_SECONDS
         while True:
             try:
-                self.cli.ping()
-            except redis.exceptions.AuthenticationError:
-                return self
+                self._pid = self.cli.info("server")["process_id"]
             except redis.exceptions.RedisError:
-                if time.monotonic() > until or not self.alive:
+                if time.monotonic() > until:
                     self.stop()
                     raise
                 time.sleep(0.02)
@@ -63,10 +71,10 @@ class RedisServer:
 
     def kill(self) -> None:
         """SIGKILL: what it acknowledged is in the append-only file."""
-        if self.alive:
-            self._process.kill()
-        if self._process is not None:
-            self._process.wait()
+        if self._leash is not None:
+            self._leash.stdin.close()
+            self._leash.wait()
+        self._leash = self._pid = None
 
     def restart(self) -> None:
         """Kill it and start it on the same port and files."""
@@ -75,10 +83,10 @@ class RedisServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay, nothing answers."""
-        self._process.send_signal(signal.SIGSTOP)
+        os.kill(self._pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+        os.kill(self._pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Kill it and remove its files."""

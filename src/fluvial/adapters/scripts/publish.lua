@@ -22,25 +22,28 @@ end
 if done then return {'done'} end
 if not ahead then return marks end
 
-local values, refused = 5 + 3 * partitions - 4, 0
-local scored = {}
-if redis.call('PFCOUNT', KEYS[3], KEYS[4]) < tonumber(ARGV[4]) then
+local values, refused = 1 + 3 * partitions, 0
+local call, most = redis.call, tonumber(ARGV[4])
+-- Each count alone comes from a cache, their union does not: ask for it only when the sum could be too many.
+local room = call('PFCOUNT', KEYS[3]) + call('PFCOUNT', KEYS[4]) < most
+if room or call('PFCOUNT', KEYS[3], KEYS[4]) < most then
   for i = 5, #KEYS do
-    redis.call('SET', KEYS[i], ARGV[values + i], 'EX', ttl)
-    scored[i - 4] = KEYS[i]
+    call('SET', KEYS[i], ARGV[values + i], 'EX', ttl)
   end
+  call('PFADD', KEYS[3], unpack(KEYS, 5))
 else
+  local kept = {}
   for i = 5, #KEYS do
-    if redis.call('SET', KEYS[i], ARGV[values + i], 'EX', ttl, 'XX') then
-      scored[#scored + 1] = KEYS[i]
+    if call('SET', KEYS[i], ARGV[values + i], 'EX', ttl, 'XX') then
+      kept[#kept + 1] = KEYS[i]
     else
       refused = refused + 1
     end
   end
+  if #kept > 0 then
+    call('PFADD', KEYS[3], unpack(kept))
+  end
 end
-if #scored > 0 then
-  redis.call('PFADD', KEYS[3], unpack(scored))
-  redis.call('EXPIRE', KEYS[3], 2 * tonumber(ttl))
-end
-redis.call('HSET', KEYS[2], unpack(to))
+call('EXPIRE', KEYS[3], 2 * tonumber(ttl))
+call('HSET', KEYS[2], unpack(to))
 return {'written', refused}
