@@ -16,7 +16,9 @@ FLOORS = [
     {"learner", "checkpoint"},
     {"adapters"},
     {"scoring"},
+    {"pace", "publisher", "shard"},
     {"worker"},
+    {"looking"},
     {"app"},
     {"cli"},
 ]

@@ -190,6 +190,8 @@ class Prequential:
         self._recent: deque[Row] = deque(maxlen=settings.window)
         self._rows: list[Row] = []
         self._last: Label | None = None
+        self._blocks = 0
+        """Moves before and after each folding, so that another thread can tell whether it read across one."""
         self.unpredicted = 0
         """Labelled events that the model could not predict: left out of every metric."""
         if state is not None:
@@ -208,17 +210,21 @@ class Prequential:
         rows = self._rows
         rows.append((y, last if last is not None else math.nan, answer))
         if len(rows) >= BLOCK:
-            self._fold(self.total, self.fading)
+            self._blocks += 1
+            self._fold(rows, self.total, self.fading)
             self._recent.extend(rows)
             self._rows = []
+            self._blocks += 1
 
-    def _fold(self, total: ClassTally | NumberTally, fading: ClassTally | NumberTally) -> None:
-        """Count the kept rows in both tallies."""
-        n = len(self._rows)
-        rows = self._columns(self._rows)
-        total.add(rows, np.ones(n))
+    def _fold(
+        self, rows: Sequence[Row], total: ClassTally | NumberTally, fading: ClassTally | NumberTally
+    ) -> None:
+        """Count rows in both tallies."""
+        n = len(rows)
+        columns = self._columns(rows)
+        total.add(columns, np.ones(n))
         fading.scale(self._fade**n)
-        fading.add(rows, self._fade ** np.arange(n - 1, -1, -1.0))
+        fading.add(columns, self._fade ** np.arange(n - 1, -1, -1.0))
 
     def _columns(self, rows: Sequence[Row]) -> Rows:
         """Rows as columns; the very first label has none before it and counts as no change in regression."""
@@ -231,13 +237,22 @@ class Prequential:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Horizon to metric to value, the rows not yet folded included; reading changes nothing."""
-        total, fading, window = self._copy(self.total), self._copy(self.fading), self._tally()
-        if self._rows:
-            self._fold(total, fading)
-        rows = [*self._recent, *self._rows][-(self._recent.maxlen or 0) :]
+        window = self._tally()
+        total, fading, pending, recent = self._snapshot()
+        if pending:
+            self._fold(pending, total, fading)
+        rows = [*recent, *pending][-(self._recent.maxlen or 0) :]
         if rows:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
+
+    def _snapshot(self) -> tuple[ClassTally | NumberTally, ClassTally | NumberTally, list[Row], list[Row]]:
+        """Copy everything between two foldings: whoever reads may be in another thread than the loop."""
+        while True:
+            blocks = self._blocks
+            copies = self._copy(self.total), self._copy(self.fading), list(self._rows), list(self._recent)
+            if blocks == self._blocks and blocks % 2 == 0:
+                return copies
 
     def _copy(self, tally: ClassTally | NumberTally) -> ClassTally | NumberTally:
         copy = self._tally()

@@ -6,7 +6,6 @@ answers, signals and versions, in another process, with another hash seed, from 
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,8 +47,9 @@ NON_FINITE_LIMIT = 5
 PROBES = 16
 """Newest events that a checkpoint is asked again after loading."""
 
+Dump = Callable[[Any], bytes]
 Load = Callable[[bytes], Any]
-"""Restricted unpickling (`models.unpickle.loads`)."""
+"""`models.unpickle`: pickling in the form that the restricted loading accepts."""
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -59,6 +59,7 @@ class Spec(msgspec.Struct, frozen=True):
     size: int
     """Length of an answer: classes, or 1 in regression."""
     policy: Policy
+    dump: Dump
     load: Load
     drift: DriftSettings = DriftSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -153,6 +154,7 @@ class Learner:
         served = answer if answer is not None else self._uniform
         choice = self._choose(served)
         version = self.lineage.versions[-1].number
+        known = answer is not None
         note = self._go_back(event) if self._streak >= NON_FINITE_LIMIT else None
         if event.y is None:
             ledger.scored += 1
@@ -161,7 +163,7 @@ class Learner:
             note = self._after_label(event, event.y, answers, answer, choice, note)
             self._learn(event, event.y)
         rare = note.rare() if note is not None else None
-        return Outcome(answer=served, choice=choice, version=version, rare=rare)
+        return Outcome(answer=served, choice=choice, version=version, known=known, rare=rare)
 
     def refuse(self, partition: int, offset: int) -> None:
         """Account for an event that was dead-lettered."""
@@ -232,7 +234,7 @@ class Learner:
         except Exception as error:
             raise ModelError(event.partition, event.offset, "learn", error) from error
         if self.events % SNAPSHOT_EVERY == 0 and not self._streak:
-            self._snapshot = {m.lane: pickle.dumps(m.model, 5) for m in self.mixture.members if m.champion}
+            self._snapshot = {m.lane: self.spec.dump(m.model) for m in self.mixture.members if m.champion}
 
     # ---- reactions ---------------------------------------------------------------------------
 
@@ -319,7 +321,7 @@ class Learner:
 
     def _retire(self, note: _Note) -> None:
         """Keep what answers now, so that it can be brought back."""
-        blob = pickle.dumps({m.lane: m.model for m in self.mixture.members if m.champion}, 5)
+        blob = self.spec.dump({m.lane: m.model for m in self.mixture.members if m.champion})
         note.retired.append(Retired(version=self.lineage.current, blob=blob))
 
     # ---- members -----------------------------------------------------------------------------
@@ -417,16 +419,16 @@ class Learner:
             kind=kind, partition=event.partition, offset=event.offset, time=event.time, detail=detail
         )
 
-    def probe(self) -> list[float]:
+    def probe(self) -> list[Answer]:
         """Ask every member about the newest events. Ask a loaded copy only: asking can change a model."""
-        out: list[float] = []
+        out: list[Answer] = []
         for x, _, _, _ in self.memory.newest(PROBES):
             for member in self.mixture.members:
                 try:
                     answer = member.ask(x)
                 except NonFiniteAnswer:
                     answer = None
-                out.extend(answer if answer is not None else self._uniform)
+                out.append(answer if answer is not None else self._uniform)
         return out
 
     def state(self) -> dict[str, Any]:

@@ -123,6 +123,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """Index of the chosen class; 0 in regression."""
     version: int
     """The version that answered."""
+    known: bool = True
+    """False: no member could predict, or none gave a finite number; `answer` is uniform and not published."""
     rare: Rare | None = None
 
 

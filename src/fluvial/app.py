@@ -1,0 +1,104 @@
+"""The composition root: from settings to a running worker. The only place that knows all the parts."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+from fluvial.adapters.kafka import KafkaSink, KafkaSource
+from fluvial.adapters.prometheus import MetricsServer
+from fluvial.adapters.redis import RedisStore
+from fluvial.config import Settings
+from fluvial.keys import Keys
+from fluvial.looking import look
+from fluvial.view import WorkerView
+from fluvial.worker import Worker
+
+log = logging.getLogger("fluvial")
+
+STUCK_SECONDS = 60.0
+"""Above this long without a turn of the loop the process is ended: a supervisor starts it again, exactly."""
+
+
+class App:
+    """One worker with real parts around it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._source = KafkaSource(settings.kafka, settings.service)
+        self._store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
+        sink = KafkaSink(settings.kafka, settings.dead_letters)
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.worker = Worker(settings, self._source, sink, self._store, owner)
+        self.metrics: MetricsServer | None = None
+
+    def view(self) -> WorkerView:
+        """What the worker shows now; from any thread."""
+        return look(self.worker, self._source, self._store.scores_refused)
+
+    def run(self) -> None:
+        """Serve metrics and work until the worker is told to stop."""
+        wanted = self.settings.metrics
+        if wanted.enabled:
+            self.metrics = MetricsServer(self.view, wanted.host, wanted.port)
+            self.metrics.start()
+            host, port = self.metrics.address
+            log.info("metrics at http://%s:%d/metrics", host, port)
+        try:
+            self.worker.run()
+        finally:
+            if self.metrics is not None:
+                self.metrics.close()
+
+
+class Watchdog(threading.Thread):
+    """Ends the process when the loop no longer turns or a shutdown takes too long.
+
+    A client can hang in `close()`, and a fatal error can come without a callback. Ending at once is
+    safe: what is not in the checkpoint is folded again.
+    """
+
+    def __init__(self, worker: Worker, grace_seconds: float, stuck_seconds: float = STUCK_SECONDS) -> None:
+        super().__init__(name="fluvial-watchdog", daemon=True)
+        self._worker = worker
+        self._grace = grace_seconds
+        self._stuck = stuck_seconds
+        self.stop_asked: float | None = None
+
+    def run(self) -> None:
+        """Look once a second."""
+        while True:
+            time.sleep(1.0)
+            now = time.monotonic()
+            if self.stop_asked is not None and now - self.stop_asked > self._grace:
+                self._end(f"the shutdown took longer than worker.grace_seconds = {self._grace:g}")
+            if self.stop_asked is None and now - self._worker.turned_at > self._stuck:
+                self._end(f"the loop has not turned for {self._stuck:g} s")
+
+    def _end(self, why: str) -> None:
+        log.critical("%s: ending the process; it resumes from the last checkpoint", why)
+        faulthandler.dump_traceback()
+        os._exit(70)
+
+
+def run(settings: Settings) -> None:
+    """Run one service in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
+    app = App(settings)
+    watchdog = Watchdog(app.worker, settings.worker.grace_seconds)
+    watchdog.start()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if watchdog.stop_asked is not None:
+            os._exit(128 + number)
+        watchdog.stop_asked = time.monotonic()
+        app.worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    app.run()

@@ -1,0 +1,44 @@
+"""When a checkpoint is due: by count and by time, and never so often that saving eats the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fluvial.config import CheckpointSettings
+
+LEAST_RATIO = 50.0
+"""At least this many times the last save's duration lies between two: at most two per cent go into it."""
+
+
+class Pace:
+    """Counts events and seconds since the last checkpoint."""
+
+    def __init__(self, settings: CheckpointSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._events = 0
+        self._since = clock()
+        self.took = 0.0
+        """Seconds that the last attempt took."""
+
+    def count(self, events: int) -> None:
+        """Events were folded."""
+        self._events += events
+
+    def due(self) -> bool:
+        """Whether to save now; nothing new is no reason to."""
+        if not self._events:
+            return False
+        elapsed = self._clock() - self._since
+        wanted = elapsed >= self._settings.every_seconds or self._events >= self._settings.every_events
+        return wanted and elapsed >= LEAST_RATIO * self.took
+
+    def started(self) -> float:
+        """An attempt begins; returns the time to give to `ended`."""
+        return self._clock()
+
+    def ended(self, started: float) -> None:
+        """An attempt ended, well or not."""
+        self._since = self._clock()
+        self.took = self._since - started
+        self._events = 0

@@ -1,0 +1,285 @@
+"""One shard held by this process: its fold, and how that becomes a signed checkpoint and comes back.
+
+Everything that decides between *resume*, *begin* and *refuse* is here, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare, runtime, seal, unseal
+from fluvial.codec import Codec
+from fluvial.config import Settings, fingerprint
+from fluvial.errors import CheckpointRefused, LostState, TopologyChanged
+from fluvial.learner import Learner, Spec
+from fluvial.models import build, unpickle
+from fluvial.policies import make_policy
+from fluvial.ports import Source, Store
+from fluvial.types import Claim, Commit, Entry, Head, Topology
+
+SECONDS = 10.0
+"""How long the log may take to answer a question at the start."""
+
+
+def spec_of(settings: Settings) -> Spec:
+    """What the fold is configured with."""
+    extra = unpickle.parse_extra(settings.model.allow)
+    limit = settings.checkpoint.max_bytes
+
+    def load(blob: bytes) -> Any:
+        # Blanks and snapshots come out of a payload that was verified when it was loaded.
+        return unpickle.loads(blob, extra, limit, own=True)
+
+    label = settings.schema.label
+    return Spec(
+        task=label.task,
+        size=label.size,
+        policy=make_policy(settings.policy),
+        dump=unpickle.dumps,
+        load=load,
+        drift=settings.drift,
+        evaluation=settings.evaluation,
+        weighted=settings.schema.weight is not None,
+        keep=settings.policy.keep,
+        warm=settings.policy.warm,
+    )
+
+
+def blanks_of(settings: Settings) -> dict[str, bytes]:
+    """Make the model, once in a lineage: a pickle per lane."""
+    return {lane: unpickle.dumps(model) for lane, model in build(settings.model, settings.schema).items()}
+
+
+def model_fingerprint(settings: Settings) -> str:
+    """Digest of the model's settings: a lineage keeps the model that it began with."""
+    told = msgspec.json.encode(msgspec.to_builtins(settings.model), order="sorted")
+    return hashlib.sha256(told).hexdigest()[:16]
+
+
+def signing_keys(settings: Settings) -> tuple[SigningKey, ...]:
+    """The configured key, if there is one."""
+    key = settings.checkpoint.key
+    return () if key is None else (SigningKey(settings.checkpoint.key_id, key),)
+
+
+class Shard:
+    """The fold of one shard with its claim; `save` makes it durable."""
+
+    def __init__(
+        self, settings: Settings, claim: Claim, topology: Topology, codec: Codec, learner: Learner
+    ) -> None:
+        self.settings = settings
+        self.claim = claim
+        self.topology = topology
+        self.codec = codec
+        self.learner = learner
+        self.sequence = claim.head.sequence if claim.head is not None else 0
+        self.loaded_at = time.monotonic()
+        self._keys = signing_keys(settings)
+        self._fingerprint = fingerprint(settings)
+        self._model = model_fingerprint(settings)
+        self._wrapped = ", ".join(sorted({type(m.model).__name__ for m in learner.mixture.members}))
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """The next offset of each partition."""
+        return self.learner.ledger.offsets()
+
+    def sealed(self, sequence: int) -> bytes:
+        """Dump the state, ask a loaded copy for its answers, and put both into a signed envelope.
+
+        Raises CheckpointTooLarge.
+        """
+        state = {
+            "fold": self.learner.state(),
+            "inference": self.codec.state(),
+            "partitions": self.topology.partitions,
+        }
+        payload = unpickle.dumps(state)
+        copy = Learner(self.learner.spec, self.learner.spec.load(payload)["fold"])
+        header = Header(
+            service=self.settings.service,
+            shard=self.claim.shard,
+            epoch=self.claim.epoch,
+            sequence=sequence,
+            offsets=self.offsets,
+            cluster=self.topology.cluster_id,
+            topic=self.topology.topic_id,
+            settings=self._fingerprint,
+            schema=self.settings.schema.hash,
+            model=self._model,
+            model_class=self._wrapped,
+            created_at=time.time(),
+            size=len(payload),
+            runtime=runtime(),
+        )
+        key = self._keys[0] if self._keys else None
+        return seal(payload, header, copy.probe(), key, self.settings.checkpoint.max_bytes)
+
+    def save(self, store: Store, entries: Sequence[Entry], versions: Mapping[int, bytes]) -> int:
+        """Write the next checkpoint; returns its size in bytes. Raises StoreError, CheckpointTooLarge."""
+        blob = self.sealed(self.sequence + 1)
+        store.save(self.claim, self.sequence + 1, blob, self.offsets, entries, versions)
+        self.sequence += 1
+        head = Head(sequence=self.sequence, digest=hashlib.sha256(blob).hexdigest(), offsets=self.offsets)
+        self.claim = msgspec.structs.replace(self.claim, head=head)
+        return len(blob)
+
+
+class Opening:
+    """How a claimed shard gets its state: resumed, begun, rebuilt, or refused."""
+
+    def __init__(self, settings: Settings, store: Store, source: Source) -> None:
+        self._settings = settings
+        self._store = store
+        self._source = source
+        self.entries: list[Entry] = []
+        """What is to be journalled with the first checkpoint."""
+
+    def open(self, claim: Claim) -> Shard:
+        """Give the shard its state.
+
+        Raises LostState, TopologyChanged, CheckpointRefused, StoreError, SourceError.
+        """
+        topology = self._source.topology(SECONDS)
+        committed = self._source.committed(SECONDS)
+        if claim.head is None:
+            return self._begin(claim, topology, committed)
+        shard = self._resume(claim, topology)
+        self._compare_with_witness(claim, committed)
+        return shard
+
+    def reopen(self, claim: Claim, topology: Topology) -> Shard:
+        """Give the shard the state of its newest checkpoint again, after the model raised."""
+        return self._resume(claim, topology)
+
+    # ---- begin -------------------------------------------------------------------------------
+
+    def _begin(self, claim: Claim, topology: Topology, committed: Mapping[int, Commit]) -> Shard:
+        """Start a lineage, unless Kafka remembers one that the store has lost."""
+        lost = {p: c.offset for p, c in committed.items() if c.metadata}
+        if lost and self._settings.checkpoint.on_lost_state == "fail":
+            raise LostState(
+                f"Kafka remembers checkpoints of {self._settings.service!r} (next offsets {lost}) and "
+                "the store has none: an empty or wrong Redis. Point redis.url at the right one, or begin a "
+                'fresh lineage with checkpoint.on_lost_state = "fresh"'
+            )
+        offsets = self._source.start_offsets(self._settings.kafka.start, SECONDS)
+        if lost:
+            self._note("lost-state", {"kafka": lost, "then": "fresh"})
+        return self._genesis(claim, topology, offsets, "started")
+
+    def _genesis(self, claim: Claim, topology: Topology, offsets: Mapping[int, int], kind: str) -> Shard:
+        learner = Learner.genesis(spec_of(self._settings), blanks_of(self._settings), offsets)
+        self._note(kind, {"offsets": dict(offsets), "model": msgspec.to_builtins(self._settings.model)})
+        return Shard(self._settings, claim, topology, Codec(self._settings.schema), learner)
+
+    # ---- resume ------------------------------------------------------------------------------
+
+    def _resume(self, claim: Claim, topology: Topology) -> Shard:
+        """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
+        refused: list[CheckpointRefused] = []
+        for age, blob in enumerate(self._store.load(claim.shard)):
+            try:
+                return self._load(claim, topology, blob, age)
+            except CheckpointRefused as error:
+                refused.append(error)
+                self._note("checkpoint-refused", {"generation": age, "why": str(error)})
+        if self._settings.checkpoint.on_refused != "replay":
+            raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
+        offsets = self._source.start_offsets("earliest", SECONDS)
+        return self._genesis(claim, topology, offsets, "replayed")
+
+    def _load(self, claim: Claim, topology: Topology, blob: bytes, age: int) -> Shard:
+        """Check the envelope and the log, load the payload, compare its answers with the recorded ones."""
+        opened = unseal(blob, self._expectation(claim, age), signing_keys(self._settings))
+        self._same_log(opened.header, topology)
+        if opened.header.model != model_fingerprint(self._settings):
+            raise CheckpointRefused(
+                "the checkpoint's model was made under other [model] settings; a lineage keeps the model "
+                "that it began with: put them back, or take another service name"
+            )
+        try:
+            return self._restore(claim, topology, opened)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise CheckpointRefused(
+                f"the checkpoint's state has another shape than this release's ({why})"
+            ) from error
+
+    def _restore(self, claim: Claim, topology: Topology, opened: Opened) -> Shard:
+        spec = spec_of(self._settings)
+        self._ask(spec, opened)
+        state = self._unpickle(opened.payload)
+        if opened.header.settings != fingerprint(self._settings):
+            self._note("settings-changed", {"checkpoint": opened.header.settings})
+        learner = Learner(spec, state["fold"])
+        return Shard(
+            self._settings, claim, topology, Codec(self._settings.schema, state["inference"]), learner
+        )
+
+    def _expectation(self, claim: Claim, age: int) -> Expectation:
+        head = claim.head if age == 0 else None
+        return Expectation(
+            service=self._settings.service,
+            shard=claim.shard,
+            schema=self._settings.schema.hash,
+            river=metadata.version("river"),
+            sequence=head.sequence if head else None,
+            offsets=dict(head.offsets) if head else None,
+            max_bytes=self._settings.checkpoint.max_bytes,
+        )
+
+    def _unpickle(self, payload: bytes) -> Mapping[str, Any]:
+        extra = unpickle.parse_extra(self._settings.model.allow)
+        limit = self._settings.checkpoint.max_bytes
+        state: Mapping[str, Any] = unpickle.loads(payload, extra, limit)
+        # Pickles within the pickle: checked here once, since the fold loads them again and again as its own.
+        for nested in ("blanks", "snapshot"):
+            for blob in state["fold"][nested].values():
+                unpickle.loads(blob, extra, limit)
+        return state
+
+    def _ask(self, spec: Spec, opened: Opened) -> None:
+        """Compare a throw-away copy's answers: asking changes some models, so it never goes on."""
+        copy = Learner(spec, self._unpickle(opened.payload)["fold"])
+        try:
+            compare(opened.answers, copy.probe(), exact=opened.portable)
+        except CheckpointRefused as error:
+            if self._settings.checkpoint.on_refused != "try":
+                raise
+            self._note("answers-differ", {"why": str(error)})
+        if not opened.portable:
+            self._note("other-platform", {"checkpoint": msgspec.to_builtins(opened.header.runtime)})
+
+    def _same_log(self, header: Header, topology: Topology) -> None:
+        """Refuse another cluster, a recreated topic, or other partitions: offsets would mean nothing."""
+        if header.cluster != topology.cluster_id:
+            what = f"cluster {topology.cluster_id!r}, the checkpoint is of {header.cluster!r}"
+        elif header.topic and topology.topic_id and header.topic != topology.topic_id:
+            what = f"topic id {topology.topic_id}, the checkpoint is of {header.topic}: it was created again"
+        elif len(header.offsets) != topology.partitions:
+            what = f"{topology.partitions} partitions, the checkpoint is of {len(header.offsets)}"
+        else:
+            return
+        raise TopologyChanged(
+            f"{self._source.topic} is another log: {what}. Offsets of one log mean nothing in another; point "
+            "the settings at the right one, or take another service name for a fresh lineage"
+        )
+
+    def _compare_with_witness(self, claim: Claim, committed: Mapping[int, Commit]) -> None:
+        """Say it when Kafka's commits are ahead: the tail of the store was lost and is replayed."""
+        assert claim.head is not None  # noqa: S101 - open() asked
+        ahead = {p: c.offset for p, c in committed.items() if c.offset > claim.head.offsets.get(p, 0)}
+        if ahead:
+            behind = {p: o - claim.head.offsets.get(p, 0) for p, o in ahead.items()}
+            self._note("older-checkpoint", {"kafka": ahead, "replayed": behind})
+
+    def _note(self, kind: str, detail: Mapping[str, Any]) -> None:
+        self.entries.append(Entry(kind=kind, time=time.time(), detail=detail))
