@@ -162,9 +162,7 @@ class _Source:
             here = (*path, member)
             if isinstance(child, _Leaf):
                 self.where[here] = f"{name}.{field}"
-                fields.append(
-                    (field, child.type, ...) if child.required else (field, child.type | None, None)
-                )
+                fields.append((field, child.type) if child.required else (field, child.type | None, None))
                 continue
             self.objects += 1
             variable = f"n{self.objects}"

@@ -32,7 +32,8 @@ def refusal(value: bytes | None, error: Exception | None, label: str, max_bytes:
     if not isinstance(error, msgspec.ValidationError):
         return BadEvent(Reason.MALFORMED, _clean(str(error)))
     text, path = _placed(str(error))
-    return BadEvent(Reason.LABEL if path == label else Reason.SCHEMA, f"{path[:MAX_QUOTED]}: {_clean(text)}")
+    reason = Reason.LABEL if path == label and not text.startswith("unknown field") else Reason.SCHEMA
+    return BadEvent(reason, f"{path[:MAX_QUOTED]}: {_clean(text)}")
 
 
 def too_deep(value: bytes) -> bool:
@@ -69,12 +70,10 @@ def _placed(text: str) -> tuple[str, str]:
 
 def _clean(text: str) -> str:
     """The message with JSON's words for types, printable, at most MAX_QUOTED characters."""
-    text = (
-        text[: 4 * MAX_QUOTED]
-        .replace("Expected `", "expected `")
-        .replace("`float` that's a multiple of 1.0", "integer")
-    )
-    for ours, theirs in _WORDS.items():
-        text = re.sub(rf"(?<=[` ]){ours}(?=[` ])", theirs, text)
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    if text.startswith("Expected "):
+        text = (
+            text.replace("`float` that's a multiple of 1.0", "integer").replace("`", "").replace("E", "e", 1)
+        )
+        text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), lambda word: _WORDS[word[0]], text)
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: 2 * MAX_QUOTED])
     return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "\u2026"
