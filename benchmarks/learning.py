@@ -1,0 +1,344 @@
+"""What each reaction to drift is worth: the fold itself, in memory, on streams with known change points.
+
+For each stream, model and seed the same events go through four folds: `observe` (the model learns
+and nothing reacts), `oracle` (a fresh model at each true drift, which nobody can have), `reset` and
+`reweight`. A row's *gap* is how many errors the oracle saves over `observe` in the 5,000 events after
+each drift; the *share regained* is how much of the summed gap a policy wins back, pooled over rows.
+Rows with a gap of under 50 errors a drift are left out of the share, and counted: a share of next to
+nothing says nothing.
+
+    python benchmarks/learning.py                        everything (tens of minutes on two cores)
+    python benchmarks/learning.py --seeds 101 --models tree --streams sine,agrawal
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fluvial.config import PolicySettings
+from fluvial.errors import FluvialError
+from fluvial.learner import Learner, Spec
+from fluvial.models.presets import PRESETS
+from fluvial.models.unpickle import dumps, loads
+from fluvial.policies import make_policy
+from fluvial.schema import FeatureSpec, LabelSpec, Schema
+from fluvial.streams import DRIFTING, EVENTS, STEADY, STREAMS, named
+from fluvial.types import Event, Feature, Label, Task
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "learning.json"
+SEEDS = (101, 102, 103, 104, 105)
+"""Fixed, and not those that anything was tuned on."""
+MODELS = ("linear", "bayes", "tree")
+APART = ("adaptive-tree",)
+"""Answers drift by itself: reported, and not in the pooled share."""
+POLICIES = ("observe", "oracle", "reset", "reweight")
+MODEL_SEED = 1
+REACTIONS = ("reset", "reweight")
+WINDOW = 5_000
+"""Events after a drift in which points are regained or not."""
+LEAST_GAP = 50
+"""Errors a drift that the oracle must save for a row to count."""
+REAL = {"elec2": "down", "weather": "rain"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stream, one model, one seed: a row of the table."""
+
+    stream: str
+    model: str
+    seed: int
+
+
+@dataclass
+class Row:
+    """What came out. Losses are errors (0 or 1), or |y - prediction| in regression."""
+
+    stream: str
+    model: str
+    seed: int
+    kind: str
+    events: int
+    drifts: int
+    loss: dict[str, float] = field(default_factory=dict)
+    """Mean loss of each policy over the whole stream, and of the no-change baseline."""
+    gap: float = 0.0
+    """Loss that the oracle saves in the windows, summed."""
+    regained: dict[str, float] = field(default_factory=dict)
+    """Loss that each reaction saves in the windows, summed."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    reactions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the gap is large enough for a share to mean something."""
+        return self.drifts > 0 and self.gap >= LEAST_GAP * self.drifts
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+
+def events_of(job: Job, data: Path) -> tuple[Schema, list[Event], tuple[int, ...], str]:
+    """Schema, events, true drifts and kind of a job's stream."""
+    if job.stream in REAL:
+        schema, pairs = _real(data / f"{job.stream}.csv.gz", REAL[job.stream])
+        return schema, _events(pairs), (), "real"
+    stream = named(job.stream)
+    index = {c: i for i, c in enumerate(stream.classes)}
+    pairs = [(x, _label(stream.task, y, index)) for x, y in stream.make(job.seed, EVENTS)]
+    return stream.schema(), _events(pairs), stream.drifts_in(EVENTS), stream.kind
+
+
+def _label(task: Task, y: object, index: dict[object, int]) -> Label:
+    """The label as it reaches River."""
+    if task is Task.REGRESSION:
+        return float(y)  # type: ignore[arg-type]  # a number in regression
+    return bool(index[y]) if task is Task.BINARY else index[y]
+
+
+def _events(pairs: Iterable[tuple[dict[str, Feature], Label]]) -> list[Event]:
+    return [Event(partition=0, offset=i, time=float(i), key=None, x=x, y=y) for i, (x, y) in enumerate(pairs)]
+
+
+def _real(path: Path, label: str) -> tuple[Schema, list[tuple[dict[str, Feature], Label]]]:
+    with gzip.open(path, "rt", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    names = [name for name in rows[0] if name not in {"time", label}]
+    schema = Schema(
+        features=tuple(FeatureSpec(name, "number", ("features", name)) for name in names),
+        label=LabelSpec(task=Task.BINARY, classes=(False, True)),
+    )
+    return schema, [({name: float(row[name]) for name in names}, row[label] == "1") for row in rows]
+
+
+# --- one row ---------------------------------------------------------------------------------------
+
+
+def run_policy(
+    schema: Schema, events: Sequence[Event], model: str, policy: str, drifts: Sequence[int] = ()
+) -> tuple[list[float], int]:
+    """Loss of every event under a policy, prequentially, and how many reactions there were."""
+    lanes = PRESETS[model](schema, MODEL_SEED)
+    blanks = {name: dumps(lane) for name, lane in lanes.items()}
+    name = policy if policy in REACTIONS else "observe"
+    chosen = make_policy(PolicySettings(name=name))  # type: ignore[arg-type]  # one of the literal names
+    spec = Spec(task=schema.label.task, size=schema.label.size, policy=chosen, dump=dumps, load=loads)
+    fresh_at = frozenset(drifts) if policy == "oracle" else frozenset()
+    regression = schema.label.task is Task.REGRESSION
+    losses: list[float] = []
+    learner = Learner.genesis(spec, blanks, {0: 0})
+    for event in events:
+        if event.offset in fresh_at:
+            learner = Learner.genesis(spec, blanks, {0: event.offset})
+        outcome = learner.step(event)
+        y = float(event.y)  # type: ignore[arg-type]  # every event here has a label
+        losses.append(abs(outcome.answer[0] - y) if regression else float(outcome.choice != y))
+    reactions = sum(n for what, n in learner.counts.items() if what.startswith("reaction:"))
+    return losses, reactions
+
+
+def no_change(events: Sequence[Event], task: Task) -> float:
+    """Mean loss of saying the last label again."""
+    labels = [float(event.y) for event in events]  # type: ignore[arg-type]  # as above
+    pairs = list(zip([0.0, *labels], labels, strict=False))
+    if task is Task.REGRESSION:
+        return sum(abs(a - b) for a, b in pairs) / len(pairs)
+    return sum(a != b for a, b in pairs) / len(pairs)
+
+
+def run(job: Job, data: Path) -> Row:
+    """All policies over the same events."""
+    schema, events, drifts, kind = events_of(job, data)
+    row = Row(job.stream, job.model, job.seed, kind, len(events), len(drifts))
+    row.loss["no-change"] = no_change(events, schema.label.task)
+    in_windows: dict[str, float] = {}
+    for policy in POLICIES if drifts else ("observe", *REACTIONS):
+        start = time.perf_counter()
+        losses, row.reactions[policy] = run_policy(schema, events, job.model, policy, drifts)
+        row.seconds[policy] = round(time.perf_counter() - start, 3)
+        row.loss[policy] = sum(losses) / len(losses)
+        in_windows[policy] = sum(sum(losses[at : at + WINDOW]) for at in drifts)
+    if drifts:
+        row.gap = in_windows["observe"] - in_windows["oracle"]
+        row.regained = {policy: in_windows["observe"] - in_windows[policy] for policy in REACTIONS}
+    return row
+
+
+def _run(task: tuple[Job, Path]) -> Row | str:
+    """The row, or why there is none: one that fails must not cost the others."""
+    try:
+        return run(*task)
+    except FluvialError as error:
+        return f"{task[0]}: {error}"
+
+
+# --- what it comes to ------------------------------------------------------------------------------
+
+
+def share(rows: Iterable[Row], policy: str) -> float | None:
+    """Part of the summed gap that a policy won back; None without a row that counts."""
+    counted = [row for row in rows if row.counts]
+    gap = sum(row.gap for row in counted)
+    return sum(row.regained[policy] for row in counted) / gap if gap else None
+
+
+def pools(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by what is pooled: classification models that do not react by themselves, and each alone."""
+    drifting = [row for row in rows if row.drifts and row.stream != "friedman"]
+    pooled = {"all": [row for row in drifting if row.model not in APART]}
+    for kind in ("abrupt", "gradual"):
+        pooled[kind] = [row for row in pooled["all"] if row.kind == kind]
+    for model in dict.fromkeys(row.model for row in drifting):
+        pooled[model] = [row for row in drifting if row.model == model]
+    pooled["friedman, in its own unit"] = [row for row in rows if row.stream == "friedman"]
+    return {name: chosen for name, chosen in pooled.items() if chosen}
+
+
+def summary(rows: Sequence[Row]) -> dict[str, object]:
+    """The figures that the claims are about."""
+    shares = {
+        name: {
+            "rows": len(chosen),
+            "left out (gap under 50 errors a drift)": sum(not row.counts for row in chosen),
+            **{policy: share(chosen, policy) for policy in REACTIONS},
+        }
+        for name, chosen in pools(rows).items()
+    }
+    still = [row for row in rows if row.kind in {"none", "slow"}]
+    lost = {
+        kind: {
+            p: max(100 * (r.loss[p] - r.loss["observe"]) for r in still if r.kind == kind) for p in REACTIONS
+        }
+        for kind in dict.fromkeys(row.kind for row in still)
+    }
+    return {"share regained": shares, "points lost without drift, worst row": lost}
+
+
+def shown_shares(rows: Sequence[Row]) -> Table:
+    table = Table(title="share of the oracle's gain regained, pooled", title_justify="left")
+    for name in ("rows", "counted", "left out", *REACTIONS):
+        table.add_column(name, justify="left" if name == "rows" else "right")
+    for name, chosen in pools(rows).items():
+        values = [share(chosen, policy) for policy in REACTIONS]
+        counted = sum(row.counts for row in chosen)
+        percent = ["" if v is None else f"{100 * v:.1f} %" for v in values]
+        table.add_row(name, str(counted), str(len(chosen) - counted), *percent)
+    return table
+
+
+def shown_rows(rows: Sequence[Row]) -> Table:
+    """Means over the seeds, stream by stream."""
+    table = Table(
+        title="prequential accuracy, % (friedman: mean absolute error), means over seeds",
+        title_justify="left",
+    )
+    for name in ("stream", "model", "no-change", *POLICIES, "gap a drift"):
+        table.add_column(name, justify="left" if name in {"stream", "model"} else "right")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.stream, row.model), []).append(row)
+    for (stream, model), chosen in groups.items():
+        cells = []
+        for policy in ("no-change", *POLICIES):
+            losses = [row.loss[policy] for row in chosen if policy in row.loss]
+            mean = sum(losses) / len(losses) if losses else None
+            number = None if mean is None else (mean if stream == "friedman" else 100 * (1 - mean))
+            cells.append("" if number is None else f"{number:.2f}")
+        drifts = sum(row.drifts for row in chosen)
+        gap = f"{sum(row.gap for row in chosen) / drifts:.0f}" if drifts else ""
+        table.add_row(stream, model, *cells, gap)
+    return table
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.Namespace:
+    default = os.environ.get("FLUVIAL_DATA", str(ROOT.parent / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=_numbers, default=SEEDS, help="default: 101 to 105")
+    parser.add_argument("--models", type=_names, default=(*MODELS, *APART), help="default: %(default)s")
+    streams = (*(s.name for s in DRIFTING), *(s.name for s in STEADY), "friedman", *REAL)
+    parser.add_argument("--streams", type=_names, default=streams, help="default: all, elec2 and weather")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(default),
+        help="folder of elec2.csv.gz and weather.csv.gz (FLUVIAL_DATA)",
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    return parser.parse_args()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def jobs(options: argparse.Namespace, console: Console) -> list[Job]:
+    """The rows to make; says what is missing."""
+    unknown = [name for name in options.streams if name not in STREAMS and name not in REAL]
+    if unknown:
+        sys.exit(f"no stream is called {unknown[0]!r}; there are {', '.join((*STREAMS, *REAL))}")
+    made: list[Job] = []
+    for stream in options.streams:
+        if stream in REAL and not (options.data / f"{stream}.csv.gz").exists():
+            console.print(f"{stream}: skipped, {options.data / stream}.csv.gz is not there (--data)")
+            continue
+        regression = stream in STREAMS and named(stream).task is Task.REGRESSION
+        models = [model for model in options.models if not (regression and model == "bayes")]
+        seeds = options.seeds[:1] if stream in REAL else options.seeds
+        made += [Job(stream, model, seed) for model in models for seed in seeds]
+    return made
+
+
+def main() -> None:
+    options = arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)  # a log takes the whole table
+    todo = [(job, options.data) for job in jobs(options, console)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rows: list[Row] = []
+    failed: list[str] = []
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.processes) as pool, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("folding", total=len(todo))
+        for result in pool.imap_unordered(_run, todo):
+            if isinstance(result, str):
+                failed.append(result)
+            else:
+                rows.append(result)
+            progress.advance(bar)
+    order = {name: i for i, name in enumerate(options.streams)}
+    rows.sort(key=lambda row: (order[row.stream], row.model, row.seed))
+    console.print(shown_rows(rows))
+    console.print(shown_shares(rows))
+    console.print_json(json.dumps(summary(rows)["points lost without drift, worst row"]))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    body = {"summary": summary(rows), "failed": failed, "rows": [asdict(row) for row in rows]}
+    options.json.write_text(json.dumps(body, indent=1) + "\n")
+    console.print(f"written to {options.json}")
+    if failed:
+        sys.exit("rows that failed:\n" + "\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
