@@ -133,6 +133,8 @@ def client_properties(settings: KafkaSettings) -> dict[str, Any]:
                 raise SettingsError(msg)
     properties: dict[str, Any] = dict(settings.client)
     for name, path in settings.client_files.items():
+        if name in properties:
+            continue  # read when the settings were loaded, relative to their file
         try:
             properties[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
