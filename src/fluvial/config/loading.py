@@ -13,7 +13,7 @@ import msgspec
 
 from fluvial.config.schema_table import SchemaTable, schema_from
 from fluvial.config.settings import Settings
-from fluvial.config.tables import Secret, convert, join, refuse_unknown
+from fluvial.config.tables import Secret, convert, fields, join, refuse_unknown
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
 
@@ -72,7 +72,10 @@ def parse(
         if section != "schema":
             refuse_unknown(merged.get(section, {}), kind, section, known_paths())
     _read_secrets(merged, base or Path())
-    values: dict[str, Any] = {"service": convert(merged.get("service"), str, "service")}
+    if "service" not in merged:
+        msg = "service: missing; it names the service in Redis, in Kafka and in metrics"
+        raise SettingsError(msg)
+    values: dict[str, Any] = {"service": convert(merged["service"], str, "service")}
     for section, kind in _sections():
         if section not in merged and section in {"kafka", "schema", "model"}:
             msg = f"{section}: missing; add a [{section}] table"
@@ -112,13 +115,13 @@ def known_paths() -> list[str]:
     """Every key that can be set, dotted; those below `schema` too."""
     paths = ["service"]
     for section, kind in _sections():
-        fields = msgspec.structs.fields(SchemaTable if section == "schema" else kind)
-        paths += [section, *(f"{section}.{field.name}" for field in fields)]
+        known = fields(SchemaTable if section == "schema" else kind)
+        paths += [section, *(f"{section}.{field.name}" for field in known)]
     return paths
 
 
 def _sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
-    for field in msgspec.structs.fields(Settings):
+    for field in fields(Settings):
         if field.name != "service":
             yield field.name, field.type
 
@@ -159,7 +162,7 @@ def _overlay(table: dict[str, Any], environ: Mapping[str, str]) -> None:
 
 def _set(part: dict[str, Any], kind: type[msgspec.Struct], section: str, rest: list[str], text: str) -> None:
     """One variable into one section: strings as they are, anything else as TOML when it parses."""
-    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    known = {field.name: field.type for field in fields(kind)}
     field, *inner = rest
     refuse_unknown({field: None}, kind, section, known_paths())
     if get_origin(known[field]) is dict and len(inner) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -55,6 +56,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the settings file."""
 
 
+@functools.cache
+def fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """A table's keys; kept, because resolving the annotations takes milliseconds."""
+    return msgspec.structs.fields(kind)
+
+
 def convert(table: Any, kind: type[T], path: str) -> T:
     """The table as a `kind`. Raises SettingsError starting with the path of the fault; shows no secret."""
     try:
@@ -82,7 +89,7 @@ def refuse_unknown(
 
     `others` are all known paths: a key may have been written under the wrong table.
     """
-    known = [field.name for field in msgspec.structs.fields(kind)]
+    known = [field.name for field in fields(kind)]
     for key in table:
         if key in known:
             continue
@@ -101,13 +108,13 @@ def _secret(kind: type, value: Any) -> Any:
     if kind is Secret and isinstance(value, str):
         return Secret(value)
     msg = "Expected `str`"
-    raise msgspec.ValidationError(msg)
+    raise TypeError(msg)  # msgspec adds the path
 
 
 def _choices(kind: Any, field: str) -> str:
     """The allowed words of a field."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == field), None)
+        kind = next((f.type for f in fields(kind) if f.name == field), None)
     return ", ".join(map(repr, _words(kind))) or "the allowed words"
 
 
