@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from fluvial.adapters.metric_catalogue import CATALOGUE, labels_of, values_of
-from fluvial.config import load
+from fluvial.config import RedisSettings, ScoreSettings, Secret, load
+from fluvial.keys import Keys
+from support.parts import missing
 from support.prometheus_server import filled_in, questions
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +172,79 @@ def test_redis_keeps_what_it_acknowledged():
     # Rewriting the append-only file forks: pages that change meanwhile exist twice.
     assert 2 * memory(options["--maxmemory"].removesuffix("b")) <= memory(SERVICES["redis"]["mem_limit"])
     assert ("redis", "redis-data", "/data", "rw") in set(mounts())
+
+
+def kafka_properties(directory, ports):
+    """As the image makes them from its variables, with other ports and this machine's address."""
+
+    def here(value):
+        for old, new in ports.items():
+            value = re.sub(rf":{old}\b", f":{new}", value)
+        return value.replace("kafka:", "127.0.0.1:")
+
+    own = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): here(value)
+        for name, value in SERVICES["kafka"]["environment"].items()
+        if name.startswith("KAFKA_") and name != "KAFKA_HEAP_OPTS"
+    }
+    own["log.dirs"] = directory / "data"
+    return "".join(f"{name}={value}\n" for name, value in own.items())
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_real_kafka_starts_with_these_settings_and_the_topics_can_be_created_twice(tmp_path):
+    from confluent_kafka.admin import AdminClient
+
+    from fluvial.adapters.embedded import Leash, free_port
+    from support import kafka_broker
+
+    java = shutil.which("java")
+    if java is None:
+        missing("a real Kafka needs Java 17")
+    base = [java, *kafka_broker.JAVA, "-cp", f"{kafka_broker.kafka_jars()}/*"]
+    ports = {19092: free_port(), 9092: free_port(), 9093: free_port()}
+    broker = tmp_path / "broker"
+    broker.mkdir()
+    config = tmp_path / "server.properties"
+    config.write_text(kafka_properties(tmp_path, ports))
+    identity = SERVICES["kafka"]["environment"]["CLUSTER_ID"]
+    storage = [*base, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(config)]
+    subprocess.run(storage, check=True, capture_output=True, timeout=60)
+    topics = shlex.join([*base, "org.apache.kafka.tools.TopicCommand"])
+    script = (DEPLOY / "kafka" / "create-topics.sh").read_text()
+    (tmp_path / "create.sh").write_text(script.replace("/opt/kafka/bin/kafka-topics.sh", topics))
+    leash = Leash([*base, "kafka.Kafka", str(config)], broker)
+    try:
+        for port in (ports[19092], ports[9092]):
+            kafka_broker.wait_for(f"127.0.0.1:{port}", 60)
+        environment = {**os.environ, "BOOTSTRAP_SERVERS": f"127.0.0.1:{ports[19092]}"}
+        for _ in range(2):
+            command = ["bash", tmp_path / "create.sh"]
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[9092]}"})
+        found = {name: len(topic.partitions) for name, topic in admin.list_topics(timeout=10).topics.items()}
+        assert found == {"events": 3, "events.dead-letters": 1}
+    finally:
+        leash.stop()
+
+
+@pytest.mark.redis
+def test_a_real_redis_with_these_settings_is_fit_to_hold_checkpoints(redis_binary):
+    from fluvial.adapters.redis import RedisStore
+    from support.redis_server import RedisServer
+
+    server = RedisServer(*SERVICES["redis"]["command"][1:])
+    server.start()
+    try:
+        store = RedisStore(RedisSettings(url=Secret(server.url)), Keys("stack"), ScoreSettings())
+        report = store.report()
+        store.close()
+        assert report.persistent
+        assert report.eviction == "noeviction"
+        assert server.cli.info("memory")["maxmemory"] == 512 * 1024 * 1024
+    finally:
+        server.stop()
 
 
 # --- the service ------------------------------------------------------------------------------------
