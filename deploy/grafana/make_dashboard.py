@@ -429,7 +429,6 @@ def dashboard() -> Json:
         "sort": 1,
         "multi": False,
         "includeAll": False,
-        "current": {},
         "options": [],
         "hide": 0,
     }
