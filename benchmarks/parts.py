@@ -124,10 +124,12 @@ def wire_events(count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def create_topic(bootstrap: str, prefix: str) -> str:
-    """A new topic of one partition, under a name of its own."""
+    """A new topic of one partition under a name of its own, and its dead-letter topic."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])[name].result(20)
+    wanted = [NewTopic(n, num_partitions=1, replication_factor=1) for n in (name, f"{name}.dead-letters")]
+    for future in admin.create_topics(wanted).values():
+        future.result(20)
     return name
 
 
@@ -162,11 +164,13 @@ class Peer:
     script: str
     requires: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    home_of: str = ""
+    """The script whose environment it shares; default its own."""
 
     @property
     def home(self) -> Path:
         """Where its environment is."""
-        return CACHE / self.script.removesuffix(".py")
+        return CACHE / (self.home_of or self.script).removesuffix(".py")
 
     def python(self) -> Path:
         """The interpreter of the peer's own environment, made on first use."""
