@@ -19,10 +19,17 @@ MAX_KEY = 1_000
 """Most elements of a tuple used as a key, nested ones counted: a tuple is hashed in full each time."""
 MAX_TEXT = 250
 """Longest name of a module or class."""
-RATIO = 24
-"""Most bytes that the objects of one byte of pickle may take."""
 FLOOR = 1_000_000
 """Bytes that any pickle may take."""
+
+
+def bound(size: int) -> int:
+    """Bytes that the objects of a pickle of `size` bytes may take.
+
+    River's models take up to 13 times their pickle's size. A dict of empty sets takes 50 times: small
+    ones may, while large ones, which could exhaust a machine, stay within 16 times.
+    """
+    return FLOOR + min(64 * size, 16 * size + 256_000_000)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -110,7 +117,7 @@ class Machine:
             raise Unsafe(msg)
 
     def _loop(self) -> None:
-        blob, fixed, most = self.blob, _FIXED, RATIO * len(self.blob) + FLOOR
+        blob, fixed, most = self.blob, _FIXED, bound(len(self.blob))
         while True:
             code = blob[self.at]
             length = fixed.get(code)
