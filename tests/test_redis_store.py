@@ -112,6 +112,35 @@ def test_a_late_duplicate_of_a_flip_changes_nothing(bench, store):
     assert bench.cli.xlen(bench.keys.journal) == 3
 
 
+def test_a_late_duplicate_of_a_forget_leaves_the_new_lineage_alone(bench, store):
+    sent = []
+    script = store._server.script
+    store._server.script = lambda *call: sent.append(call) or script(*call)
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1, b"old")
+    store.forget(claim)
+    save(store, claim, 1, b"new")
+    for call in sent:
+        if call[0] == "forget":
+            script(*call)
+    assert store.load(SHARD) == [b"new"]
+
+
+def test_what_will_be_fenced_is_not_uploaded(bench, store):
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1)
+    sent = []
+    call = store._server.call
+    store._server.call = lambda *command, **options: sent.append(command[0]) or call(*command, **options)
+    for sequence in (1, 3):
+        with pytest.raises(Fenced):
+            save(store, claim, sequence, b"other")
+    bench.open().claim(SHARD, "b")
+    with pytest.raises(Fenced):
+        save(store, claim, 2)
+    assert "SET" not in sent
+
+
 def test_a_writer_fenced_between_its_two_steps_takes_its_own_blobs_away(bench, store):
     claim = store.claim(SHARD, "a")
     save(store, claim, 1)

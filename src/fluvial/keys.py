@@ -2,7 +2,7 @@
 
 | key | type | what |
 |---|---|---|
-| `fluvial:{service}:shard:<shard>` | hash | the head: epoch, token, sequence, digest, blob, previous |
+| `fluvial:{service}:shard:<shard>` | hash | the head: who may write, and what the newest checkpoint is |
 | `fluvial:{service}:lease:<shard>` | string, PX | the active worker's name |
 | `fluvial:{service}:blob:<shard>:<epoch>-<sequence>-<digest>` | string | one checkpoint |
 | `fluvial:{service}:version:<shard>:<number>` | string | a replaced model |

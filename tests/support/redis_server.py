@@ -58,16 +58,23 @@ class RedisServer:
         )
         self.cli = self.cli or redis.Redis(port=self.port, socket_timeout=5)
         until = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self._pid = self.cli.info("server")["process_id"]
-            except redis.exceptions.RedisError:
-                if time.monotonic() > until:
-                    self.stop()
-                    raise
-                time.sleep(0.02)
-            else:
-                return self
+        while not self._loaded():
+            if time.monotonic() > until:
+                self.stop()
+                msg = f"{BINARY} did not start within {START_SECONDS} s"
+                raise RuntimeError(msg)
+            time.sleep(0.02)
+        return self
+
+    def _loaded(self):
+        import redis
+
+        try:
+            about = self.cli.info()
+        except redis.exceptions.RedisError:
+            return False
+        self._pid = about["process_id"]
+        return about["loading"] == 0
 
     def kill(self) -> None:
         """SIGKILL: what it acknowledged is in the append-only file."""

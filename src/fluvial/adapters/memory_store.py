@@ -182,7 +182,8 @@ class MemoryStore:
                 mark = stored.published.get(score.partition, 0)
                 stored.published[score.partition] = max(mark, score.offset + 1)
             now = backing.clock()
-            full = sum(until > now for _, until in backing.scores.values()) >= self._scores.max_keys
+            most = self._scores.max_keys
+            full = len(backing.scores) >= most and sum(t > now for _, t in backing.scores.values()) >= most
             kept = {k: s for k, s in newest.items() if not full or backing.score(k) is not None}
             backing.scores |= {k: (s, now + self._scores.ttl_seconds) for k, s in kept.items()}
             self.scores_written += len(kept)

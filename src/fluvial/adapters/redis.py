@@ -182,12 +182,10 @@ class Server:
         if self._given is not None:
             return self._given
         extra = 0.0 if upload < BYTES_A_SECOND // 4 else 2.0 ** ((upload - 1) // BYTES_A_SECOND).bit_length()
-        client = self._clients.get(extra)
-        if client is None:
-            client = connect(self.where, self._seconds, extra)
-            with self._lock:
-                client = self._clients.setdefault(extra, client)
-        return client
+        with self._lock:
+            if extra not in self._clients:
+                self._clients[extra] = connect(self.where, self._seconds, extra)
+            return self._clients[extra]
 
     def _execute(self, client: Any, command: tuple[Any, ...]) -> Any:
         """Run it; a connection that was reset gets one more try, while that keeps the call bounded."""
@@ -197,7 +195,7 @@ class Server:
         except (exceptions.AuthenticationError, exceptions.BusyLoadingError):
             raise
         except exceptions.ConnectionError:
-            if time.monotonic() - started > self._seconds / 2:
+            if time.monotonic() - started > self._seconds / 4:
                 raise
         return client.execute_command(*command)
 
@@ -385,7 +383,8 @@ class RedisStore:
         keys = [self._keys.head(claim.shard), self._keys.published(claim.shard)]
         keys += [name for name in (head.blob, head.previous) if name]
         keys += [self._keys.version(claim.shard, number) for number in head.versions]
-        if self._server.script("forget", keys, [claim.epoch, claim.token]) == b"fenced":
+        args = [claim.epoch, claim.token, head.sequence, head.digest]
+        if self._server.script("forget", keys, args) == b"fenced":
             _fenced(claim)
         self._marks[claim.shard] = (claim.token, {})
 
