@@ -33,7 +33,7 @@ DISTINCT = 100_000
 SEED = 101
 KEYS = 10_000
 RESULTS = HERE / "results"
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)  # a log takes the whole table
 
 
 # --- servers -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any, Self
 from fluvial.adapters.embedded import free_port
 from parts import HERE
 
+COMMAND = [str(Path(sys.executable).parent / "fluvial"), "run"]
 KEY = "0123456789abcdef" * 4  # checkpoints are signed, as they would be; this key protects nothing
 FEATURES = ("salary", "commission", "age", "elevel", "car", "zipcode", "hvalue", "hyears", "loan")
 PRESETS = {"linear": "linear", "tree": "tree", "arf": "forest"}
@@ -87,7 +88,7 @@ class Service:
         paths = os.pathsep.join(filter(None, (str(HERE / "peers"), os.environ.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "fluvial"), "run", "--config", str(config)],
+                [*COMMAND, "--config", str(config)],
                 env={**os.environ, "PYTHONPATH": paths, "FLUVIAL__CHECKPOINT__KEY": KEY},
                 stdout=log,
                 stderr=subprocess.STDOUT,

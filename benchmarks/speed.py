@@ -193,7 +193,7 @@ def ratios(speeds: dict[str, list[float]]) -> dict[str, float]:
         add(f"{name} / {RIVER}", name, [RIVER] if RIVER in speeds else [])
         for work in ("same", "bare"):
             peers = [peer for peer in speeds if peer.endswith(f", {work}")]
-            add(f"{name} / best of the peers, {work}", name, peers)
+            add(f"{name} / best peer, {work}", name, peers)
     return found
 
 
