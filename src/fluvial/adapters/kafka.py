@@ -32,7 +32,14 @@ from confluent_kafka.cimpl import NewTopic
 
 from fluvial.adapters.start import parse_start
 from fluvial.config import KafkaSettings
-from fluvial.errors import OffsetLost, SettingsError, SourceError, SourceFatal, SourceUnavailable
+from fluvial.errors import (
+    OffsetLost,
+    SettingsError,
+    SourceError,
+    SourceFatal,
+    SourceUnavailable,
+    TopologyChanged,
+)
 from fluvial.ports import Message
 from fluvial.types import Commit, DeadLetter, Lag, Topology
 
@@ -201,6 +208,8 @@ class _Client:
         self.servers = settings.bootstrap_servers
         self.log = _ClientLog(_secrets(settings, properties))
         self.fatal: KafkaError | None = None
+        self.gone = False
+        """The client says that the topic or a partition is gone, which may be a passing view."""
         self.trouble = ""
         self.common: dict[str, Any] = {
             "client.id": f"fluvial-{name}",
@@ -224,8 +233,9 @@ class _Client:
         self.trouble = self.log.hide(error.str())
         if error.fatal() or error.code() in REFUSED:
             self.fatal = error
-        else:
-            self.log.once(error.name(), logging.WARNING, f"{self.trouble} (the client tries again)")
+            return
+        self.gone = self.gone or error.code() in _GONE
+        self.log.once(error.name(), logging.WARNING, f"{self.trouble} (the client tries again)")
 
     def explain(self, error: KafkaError, doing: str) -> SourceError:
         """What an error means to the worker while it was `doing` something."""
@@ -295,6 +305,8 @@ class KafkaSource:
         self._reports: deque[KafkaMessage] = deque()
         self._paused = False
         self._closed = False
+        self._known: Topology | None = None
+        self._look_at = 0.0
 
     def topology(self, seconds: float) -> Topology:
         """Ask which log this is. Raises SourceUnavailable, SourceFatal (no such topic)."""
@@ -304,7 +316,8 @@ class KafkaSource:
         if not cluster_id.startswith(_EMBEDDED):  # it has no such request; asking would cost the time-out
             topic_id = self._topic_id(end - time.monotonic())
         self._admin.poll(0)
-        return Topology(cluster_id=cluster_id, topic_id=topic_id, partitions=len(found))
+        self._known = Topology(cluster_id=cluster_id, topic_id=topic_id, partitions=len(found))
+        return self._known
 
     def _topic_id(self, seconds: float) -> str | None:
         """The topic's id, which changes when it is deleted and made again; None where nobody tells it."""
@@ -332,9 +345,11 @@ class KafkaSource:
             told = self._consumer.get_watermark_offsets(where, timeout=max(seconds, 0.01))
         except KafkaException as error:
             reason = error.args[0]
-            if reason.code() in _GONE:
-                msg = f"{doing}: topic {self.topic!r} has no such partition"
-                raise SourceFatal(msg) from None
+            if reason.code() in _GONE:  # also said of a partition whose leader is away
+                _, found = self._client.topic(self._admin, self.topic, max(seconds, 0.1))
+                if partition not in found:
+                    msg = f"{doing}: topic {self.topic!r} has no such partition, only {len(found)}"
+                    raise SourceFatal(msg) from None
             raise self._client.explain(reason, doing) from None
         answer = cast("tuple[int, int] | None", told)  # None, which the stubs leave out: it came too late
         if answer is None:
@@ -403,9 +418,10 @@ class KafkaSource:
         """Next records, at most `limit`, waiting at most `seconds`; in offset order within a partition.
 
         Good records that came with a bad report are delivered first, the report is raised by the next
-        call: OffsetLost (which may take `REPORT_SECONDS` to find out what the log holds), SourceFatal.
+        call: OffsetLost (which may take `REPORT_SECONDS` to find out what the log holds), SourceFatal,
+        TopologyChanged (the topic was made anew while it was read).
         """
-        if self._reports or self._client.fatal is not None:
+        if self._reports or self._client.gone or self._client.fatal is not None:
             self._answer()
         try:
             messages = self._consumer.consume(limit, seconds)
@@ -431,18 +447,37 @@ class KafkaSource:
         """Raise what the oldest report means."""
         if self._client.fatal is not None:
             raise self._client.explain(self._client.fatal, f"reading topic {self.topic!r}")
-        message = self._reports.popleft()
+        if self._reports:
+            self._answer_report(self._reports.popleft())
+        if self._client.gone:
+            self._look_whether_gone()
+
+    def _answer_report(self, message: KafkaMessage) -> None:
         error, number = message.error(), message.partition()
         if error is None or number is None:
             return
         if error.code() in _LOST:
             self._lost(number, message.offset())
         elif error.code() in _GONE:
-            self._client.topic(self._admin, self.topic, REPORT_SECONDS)  # raises if it is really gone
-            said = f"partition {number}: {error.str()} (the client tries again)"
-            self._client.log.once(error.name(), logging.WARNING, said)
+            self._client.gone = True
         else:
             raise self._client.explain(error, f"reading partition {number}")
+
+    def _look_whether_gone(self) -> None:
+        """Raise SourceFatal when the topic is gone, TopologyChanged when it is another one by now."""
+        now, known = time.monotonic(), self._known
+        if now < self._look_at:
+            return
+        self._look_at = now + ASK_SECONDS
+        try:
+            found = self.topology(REPORT_SECONDS)
+        except SourceUnavailable as error:
+            self._client.log.once("gone?", logging.WARNING, str(error))
+            return  # asked again later
+        self._client.gone = False
+        if known is not None and known.topic_id != found.topic_id:
+            msg = f"topic {self.topic!r} was deleted and made again while it was read (id {found.topic_id})"
+            raise TopologyChanged(msg)
 
     def _lost(self, number: int, offset: int | None) -> None:
         """Raise OffsetLost with what the log holds now."""
