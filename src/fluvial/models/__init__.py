@@ -65,16 +65,18 @@ def _fit_for(name: str, model: Any, schema: Schema) -> None:
 
 
 def _is_a(model: Any, wanted: type) -> bool:
-    """Whether the model, or what a pipeline or wrapper holds at its end, is of the kind that is wanted."""
-    from river.utils.inspect import extract_relevant  # noqa: PLC0415 - River loads scipy: only when asked
-
-    return isinstance(model, wanted) or isinstance(extract_relevant(model), wanted)
+    """Whether the model, or the last step of a pipeline, is of the kind that is wanted."""
+    return isinstance(_head(model), wanted)
 
 
-def takes_weight(model: Any) -> bool:
-    """Whether `learn_one` takes `w`, looking through a pipeline to its last step."""
+def _head(model: Any) -> Any:
     from river.compose import Pipeline  # noqa: PLC0415 - River loads scipy: only when asked
 
     while isinstance(model, Pipeline):
         model = list(model.steps.values())[-1]
-    return "w" in inspect.signature(model.learn_one).parameters
+    return model
+
+
+def takes_weight(model: Any) -> bool:
+    """Whether `learn_one` takes `w`, looking through a pipeline to its last step."""
+    return "w" in inspect.signature(_head(model).learn_one).parameters
