@@ -33,7 +33,7 @@ def refusal(value: bytes | None, error: Exception | None, label: str, max_bytes:
         return BadEvent(Reason.MALFORMED, _clean(str(error)))
     text, path = _placed(str(error))
     reason = Reason.LABEL if path == label and not text.startswith("unknown field") else Reason.SCHEMA
-    return BadEvent(reason, f"{path[:MAX_QUOTED]}: {_clean(text)}")
+    return BadEvent(reason, f"{_printable(path[:MAX_QUOTED])}: {_clean(text)}")
 
 
 def too_deep(value: bytes) -> bool:
@@ -75,5 +75,10 @@ def _clean(text: str) -> str:
             text.replace("`float` that's a multiple of 1.0", "integer").replace("`", "").replace("E", "e", 1)
         )
         text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), lambda word: _WORDS[word[0]], text)
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: 2 * MAX_QUOTED])
+    text = _printable(text[: 2 * MAX_QUOTED])
     return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "\u2026"
+
+
+def _printable(text: str) -> str:
+    """One line for a log or a header, whatever the sender put into it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
