@@ -67,7 +67,7 @@ class Ends(Odd):
 
 
 def build(settings, schema):
-    """The builder that `replay_faults` is given: `options.name` says which model."""
+    """The builder that `replay_faults` is given: `options.names` says which models, one lane each."""
     made = {
         "tree": lambda: tree.HoeffdingTreeClassifier(memory_estimate_period=2**62),
         "select": lambda: (
@@ -75,5 +75,4 @@ def build(settings, schema):
         ),
         "bayes": naive_bayes.GaussianNB,
     }
-    name = settings.options["name"]
-    return {"model": made[name]() if name in made else globals()[name]()}
+    return {name: (made.get(name) or globals()[name])() for name in settings.options["names"]}
