@@ -61,8 +61,8 @@ def _shard(worker: Worker, shard: Shard, source: Source) -> ShardView:
         reaction_times={what[1]: t for what, t in at.items() if what[0] == "reaction"},
         version_times={what[1]: t for what, t in at.items() if what[0] == "version"},
         dead_letters=dict(worker.dead_letters),
-        unpredicted=learner.evaluation.unpredicted,
-        nonfinite=learner.counts["non-finite"],
+        unpredicted=learner.evaluation.unpredicted - worker.counted_before["unpredicted"],
+        nonfinite=learner.counts["non-finite"] - worker.counted_before["non-finite"],
         model_errors=worker.model_errors,
         checkpoint=_checkpoint(worker, shard),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +20,7 @@ from fluvial.config import Settings, fingerprint
 from fluvial.errors import CheckpointRefused, LostState, TopologyChanged
 from fluvial.learner import Learner, Spec
 from fluvial.models import build, unpickle
+from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
 from fluvial.types import Claim, Commit, Entry, Head, Topology
@@ -53,7 +55,9 @@ def spec_of(settings: Settings) -> Spec:
 
 def blanks_of(settings: Settings) -> dict[str, bytes]:
     """Make the model, once in a lineage: a pickle per lane."""
-    return {lane: unpickle.dumps(model) for lane, model in build(settings.model, settings.schema).items()}
+    extra = unpickle.parse_extra(settings.model.allow)
+    lanes = build(settings.model, settings.schema)
+    return {lane: make_blank(partial(lanes.__getitem__, lane), extra) for lane in lanes}
 
 
 def model_fingerprint(settings: Settings) -> str:

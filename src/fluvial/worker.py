@@ -44,7 +44,7 @@ from fluvial.pace import Pace
 from fluvial.ports import Message, Sink, Source, Store
 from fluvial.publisher import Publisher
 from fluvial.shard import Opening, Shard
-from fluvial.types import Action, DeadLetter, Entry, PartitionLedger, Rare, Score
+from fluvial.types import Action, DeadLetter, Entry, PartitionLedger, Rare, Score, StoreReport
 
 log = logging.getLogger("fluvial.worker")
 T = TypeVar("T")
@@ -56,6 +56,18 @@ MAX_ENTRIES = 10_000
 KEPT_VERSIONS = 10
 BATCH_SECONDS = 0.5
 """A batch is cut so that it takes about this long at most: the lease is renewed between batches."""
+
+
+def unfit(report: StoreReport) -> list[str]:
+    """Why a store would lose what it acknowledged; empty when it would not."""
+    faults = []
+    if report.embedded:
+        faults.append(f"version {report.version} is older than 7.0")
+    if not report.persistent:
+        faults.append("it is not persistent (set `appendonly yes`)")
+    if report.eviction not in {"noeviction", "unknown"}:
+        faults.append(f"it evicts keys ({report.eviction}; set `maxmemory-policy noeviction`)")
+    return faults
 
 
 class Stopped(Exception):
@@ -110,6 +122,8 @@ class Worker:
         self.last_event_time: float | None = None
         self.taken: dict[int, PartitionLedger] = {}
         """The ledger as it was when the shard was claimed."""
+        self.counted_before: Counter[str] = Counter()
+        """What the state had counted by then; metrics count from the start of the process."""
 
     def listen(self, hear: Callable[[Rare], None]) -> None:
         """Be told of everything rare that the fold says (the demo's live view)."""
@@ -283,14 +297,7 @@ class Worker:
 
     def _check_store(self) -> None:
         """Refuse a store that would lose what it acknowledged, unless the settings accept it."""
-        report = self._persist(self._store.report)
-        faults = []
-        if report.embedded:
-            faults.append(f"version {report.version} is older than 7.0")
-        if not report.persistent:
-            faults.append("it is not persistent (set `appendonly yes`)")
-        if report.eviction not in {"noeviction", "unknown"}:
-            faults.append(f"it evicts keys ({report.eviction}; set `maxmemory-policy noeviction`)")
+        faults = unfit(self._persist(self._store.report))
         if not faults:
             return
         text = f"Redis is not fit to hold checkpoints: {'; '.join(faults)}"
@@ -336,6 +343,8 @@ class Worker:
             self._persist(lambda: self._store.forget(claim))
             shard.claim = msgspec.structs.replace(claim, published={})
         self.shard = shard
+        self.counted_before = Counter(shard.learner.counts)
+        self.counted_before["unpredicted"] = shard.learner.evaluation.unpredicted
         self.taken = {p: copy.copy(ledger) for p, ledger in shard.learner.ledger.partitions.items()}
         self._entries.extend(self._opening.entries)
         self._opening.entries.clear()

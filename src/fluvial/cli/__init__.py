@@ -1,1 +1,72 @@
-"""."""
+"""The command. Each subcommand is a module with `add_arguments(parser)` and `run(args) -> int`.
+
+Only the module of the command that was asked for is imported: River alone takes a second to load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from fluvial import __version__
+from fluvial.errors import FluvialError
+
+COMMANDS = {
+    "demo": "a minute of drifting events through the real worker, with no server",
+    "init": "write a settings file to start from",
+    "check": "check the settings, the model, Kafka and Redis, and say what to change",
+    "run": "run one service until it is told to stop",
+    "status": "what a service is doing: its checkpoint, its lag, its journal",
+    "score": "read the latest score of a key",
+    "produce": "feed a CSV or JSON-lines file into a topic",
+    "generate": "write events of a drifting stream",
+    "schema": "print the JSON schema of the settings file, for editors",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0 done, 1 refused with a reason, 2 wrong usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="fluvial",
+        description="Keeps River models right while the world changes.",
+        epilog="`fluvial COMMAND --help` says more. Begin with `fluvial demo`.",
+    )
+    parser.add_argument("--version", action="version", version=f"fluvial {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name, says in COMMANDS.items():
+        command = commands.add_parser(name, help=says, description=says.capitalize() + ".")
+        if name == asked:
+            module = importlib.import_module(f"fluvial.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except FluvialError as error:
+        print(f"fluvial {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def log_to_stderr(level: str, *, as_json: bool = False) -> None:
+    """Send the log to standard error, as text or as one JSON object a line."""
+    handler = logging.StreamHandler()
+    if as_json:
+        from fluvial.cli.json_log import JsonFormatter  # noqa: PLC0415 - only where it is asked for
+
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

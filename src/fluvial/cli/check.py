@@ -1,0 +1,107 @@
+"""`fluvial check`: find what would go wrong before it does, and say what to change."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+
+import msgspec
+from rich.console import Console
+
+from fluvial.config import Settings, load
+from fluvial.errors import FluvialError
+
+SECONDS = 5.0
+Check = tuple[str, Callable[[Settings], list[str]]]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What one check found; no faults: all is well."""
+
+    check: str
+    faults: list[str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("file", nargs="?", default="fluvial.toml", help="the settings (default %(default)s)")
+    parser.add_argument("--offline", action="store_true", help="leave Kafka and Redis alone")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything; 1 when anything is wrong."""
+    settings = load(args.file)
+    console = Console(quiet=args.json)
+    console.print(f"[green]ok[/]     settings: service {settings.service!r}", highlight=False)
+    found = []
+    for one in _run_checks(settings, offline=args.offline):
+        found.append(one)
+        for fault in one.faults:
+            console.print(f"[red]fault[/]  {one.check}: ", end="")
+            console.print(fault, markup=False, highlight=False)
+        if not one.faults:
+            console.print(f"[green]ok[/]     {one.check}", highlight=False)
+    if args.json:
+        print(msgspec.json.encode(found).decode())
+    return 1 if any(one.faults for one in found) else 0
+
+
+def _run_checks(settings: Settings, *, offline: bool) -> Iterator[Found]:
+    checks: list[Check] = [("model", _model), ("model replays in another process", _replay)]
+    if not offline:
+        checks += [("Kafka", _kafka), ("Redis", _redis)]
+    for name, check in checks:
+        try:
+            yield Found(name, check(settings))
+        except FluvialError as error:
+            yield Found(name, [str(error)])
+            if name == "model":  # one that cannot be made cannot be replayed either
+                checks.pop(1)
+
+
+def _model(settings: Settings) -> list[str]:
+    """Build it, and look for what cannot be replayed."""
+    from fluvial.models import build  # noqa: PLC0415 - River loads for a second: settings are told first
+    from fluvial.models.faults import faults  # noqa: PLC0415 - as above
+    from fluvial.models.unpickle import parse_extra  # noqa: PLC0415 - as above
+
+    extra = parse_extra(settings.model.allow)
+    lanes = build(settings.model, settings.schema)
+    return [f"{lane}: {fault}" for lane, model in lanes.items() for fault in faults(model, extra)]
+
+
+def _replay(settings: Settings) -> list[str]:
+    """Let two processes with different hash seeds live through the same made events."""
+    from fluvial.models.faults import replay_faults  # noqa: PLC0415 - River loads for a second
+
+    return replay_faults(settings.model, settings.schema)
+
+
+def _kafka(settings: Settings) -> list[str]:
+    """The topic and the dead-letter topic exist."""
+    from fluvial.adapters.kafka import KafkaSource  # noqa: PLC0415 - not when offline
+
+    faults = []
+    for topic in (settings.kafka.topic, settings.dead_letters):
+        source = KafkaSource(msgspec.structs.replace(settings.kafka, topic=topic), settings.service)
+        try:
+            source.topology(SECONDS)
+        except FluvialError as error:
+            faults.append(str(error))
+        finally:
+            source.close(SECONDS)
+    return faults
+
+
+def _redis(settings: Settings) -> list[str]:
+    """The store answers and would keep what it acknowledges."""
+    from fluvial.adapters.redis import RedisStore  # noqa: PLC0415 - not when offline
+    from fluvial.keys import Keys  # noqa: PLC0415 - as above
+    from fluvial.worker import unfit  # noqa: PLC0415 - as above
+
+    store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
+    try:
+        return [] if settings.redis.allow_unfit else unfit(store.report())
+    finally:
+        store.close()
