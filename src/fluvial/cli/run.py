@@ -12,8 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", nargs="?", default="fluvial.toml", help="the settings (default %(default)s)")
     parser.epilog = (
-        "SIGTERM and Ctrl-C finish the batch, save a checkpoint and give the lease back; a second one ends at "
-        "once. Either is safe. Any setting can be given in the environment: FLUVIAL__KAFKA__TOPIC=events."
+        "SIGTERM and Ctrl-C finish the batch, save a checkpoint and give the lease back; a second one ends "
+        "at once. Either is safe. Any setting can be given in the environment: FLUVIAL__KAFKA__TOPIC=events."
     )
 
 
