@@ -37,6 +37,7 @@ class RowFile:
         self.size = 0
         self._raw: BinaryIO | None = None
         self._bytes: BinaryIO
+        self._text: io.TextIOWrapper | None = None
         self._cells: Iterator[list[str]] = iter(())
 
     def __enter__(self) -> Self:
@@ -46,17 +47,26 @@ class RowFile:
         except OSError as error:
             raise SettingsError(f"{self.path}: {_unreadable(self.path, error)}") from None
         self._bytes = self._raw
-        if self._raw.peek(2)[:2] == b"\x1f\x8b":  # what it is, not what it is called
-            self._bytes = cast("BinaryIO", gzip.GzipFile(fileobj=self._raw))
-        if self.format == "csv":
-            self._read_header()
+        try:
+            if self._raw.peek(2)[:2] == b"\x1f\x8b":  # what it is, not what it is called
+                self._bytes = cast("BinaryIO", gzip.GzipFile(fileobj=self._raw))
+            if self.format == "csv":
+                self._read_header()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._raw is not None:
-            self._raw.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._cells = iter(())
+        for layer in (self._text, self._bytes, self._raw):
+            if layer is not None:
+                layer.close()
 
     @property
     def position(self) -> int:
@@ -65,8 +75,8 @@ class RowFile:
 
     def _read_header(self) -> None:
         csv.field_size_limit(_MAX_CELL)
-        text = io.TextIOWrapper(self._bytes, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+        self._text = io.TextIOWrapper(self._bytes, encoding="utf-8-sig", newline="")
+        reader = csv.reader(self._text, delimiter=self.delimiter, strict=True)
         self._cells = self._checked(reader)
         self.columns = tuple(next(self._cells, []))
         repeated = {name for name in self.columns if self.columns.count(name) > 1}
@@ -103,12 +113,6 @@ class RowFile:
                     yield text
         except (EOFError, OSError, zlib.error) as error:
             raise SettingsError(f"{self.path}: after line {number}: {_broken(error)}") from None
-
-    def column(self, name: str, option: str) -> int:
-        """Index of a column. Raises SettingsError naming the nearest one."""
-        if name in self.columns:
-            return self.columns.index(name)
-        raise SettingsError(f"{option}: {self.path} has no column {name!r}{nearest(name, self.columns)}")
 
 
 def guess_format(path: Path) -> Format:
