@@ -255,6 +255,13 @@ MISUSE = {
     "bit generator by name": restored(
         "generator", DICT + text("bit_generator") + text("test") + SETITEM
     ),
+    "reads behind a generator's buffer": restored(
+        "random_state", text("MT19937"), DICT + MARK + text("pos") + number(10**9) + b"u", number(0), NONE
+    ),
+    "reads behind a bit generator's buffer": restored(
+        "generator",
+        DICT + MARK + text("bit_generator") + text("Philox") + text("buffer_pos") + number(10**9) + b"u",
+    ),
     "persistent id": text("x") + b"Q",
     "persistent text id": b"Px\n",
     "out of band": b"\x97",
@@ -402,6 +409,50 @@ def test_memory_and_time_are_bounded(bomb):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     wanted = "loaded" if bomb in BEARABLE else "refused False"
     assert done.stdout.startswith(wanted), (done.returncode, done.stdout, done.stderr[-800:])
+
+
+_FUZZ = """
+import random, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))
+sys.stderr = open("/dev/null", "w")
+from fluvial.models import restore
+restore.natives()
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + {room}, now + {room}))
+rng = random.Random(1)
+args = {{"RsEWMean": (.5,), "RsEWVar": (.5,), "RsIQR": (.25, .75), "RsKurtosis": (False,), "RsSkew": (False,),
+        "RsQuantile": (.5,), "RsRollingIQR": (.25, .75, 10), "RsRollingQuantile": (.5, 10),
+        "RsRollingPRAUC": (1, 10), "RsRollingROCAUC": (1, 10), "AdaptiveWindowing": (.002, 32, 5, 5, 10)}}
+tried = refused = 0
+for kind in sorted(restore.natives(), key=str):
+    made = kind(*args.get(kind.__name__, ()))
+    _, _, state = made.__reduce_ex__(5)[:3]
+    for turn in range(300):
+        bad = bytearray(state)
+        for _ in range(rng.randrange(1, 9)):
+            bad[rng.randrange(len(bad))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
+        if turn % 3 == 0:
+            at = rng.randrange(len(bad))
+            bad[at:at + 8] = bytes([0xFF] * 7 + [0x7F])
+        if turn % 7 == 0:
+            del bad[rng.randrange(len(bad)):]
+        tried += 1
+        try:
+            restore.native(kind, tuple(args.get(kind.__name__, ())), bytes(bad))
+        except BaseException:
+            refused += 1
+print("lived", tried, refused)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads its own size from /proc")
+def test_no_state_of_a_native_object_ends_the_process():
+    script = _FUZZ.format(room=ROOM, seconds=SECONDS)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("lived"), (done.returncode, done.stdout, done.stderr[-800:])
+    tried, refused = map(int, done.stdout.split()[1:])
+    assert tried > 3_000
+    assert refused > 100
 
 
 def test_the_size_is_capped_before_anything_is_read():

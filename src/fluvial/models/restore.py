@@ -210,11 +210,29 @@ def scalar(data: bytes, text: str) -> Any:
     return np.frombuffer(data, dtype=kind)[0] if data else kind.type()
 
 
+def _bits(name: Any, state: dict[str, Any]) -> None:
+    """Check positions: numpy reads its buffers at them without a look."""
+    np = _numpy()
+    _kind(state, dict)
+    for kept, length in (("key", 624), ("buffer", 4)):
+        values = state.get(kept)
+        if kept == "key" and name == "Philox":
+            continue
+        if values is not None and (type(values) is not np.ndarray or values.shape != (length,)):
+            msg = f"the {kept} of a {name}"
+            raise ValueError(msg)
+    for kept, limit in (("pos", 624), ("buffer_pos", 4)):
+        position = state.get(kept, 0)
+        if type(position) is not int or not 0 <= position <= limit:
+            msg = f"the position of a {name}"
+            raise ValueError(msg)
+
+
 def random_state(name: str, state: dict[str, Any], has_gauss: int, gauss: float) -> Any:
     """A `numpy.random.RandomState` in the state it was dumped in."""
     np = _numpy()
     _kind(name, str)
-    _kind(state, dict)
+    _bits(name, state)
     _spend(5_000)
     made = np.random.RandomState(0)  # River's models hold this one
     made.set_state({"bit_generator": name, "state": state, "has_gauss": has_gauss, "gauss": gauss})
@@ -229,6 +247,8 @@ def generator(state: dict[str, Any]) -> Any:
     if name not in {"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"}:
         msg = f"bit generator {name!r}"
         raise ValueError(msg)
+    _bits(name, state.get("state", {}))
+    _bits(name, {key: value for key, value in state.items() if key in {"buffer", "buffer_pos"}})
     _spend(5_000)
     bits = getattr(np.random, cast("str", name))(0)
     bits.state = state

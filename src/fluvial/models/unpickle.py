@@ -56,7 +56,7 @@ def dumps(value: Any) -> bytes:
     """
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=5)
-    pickler.dispatch_table = collections.ChainMap(restore.reducers())
+    pickler.dispatch_table = restore.reducers()
     pickler.dump(value)
     return buffer.getvalue()
 
