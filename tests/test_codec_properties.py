@@ -330,10 +330,6 @@ def without_sets(feature):
     return str if feature.type == "category" else sound_feature(feature)
 
 
-def lax_booleans(feature):
-    return bool | float if feature.type == "boolean" else sound_feature(feature)
-
-
 sound_feature, sound_label, sound_source = (
     compiled._feature_type,
     compiled._label_type,

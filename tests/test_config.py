@@ -2,12 +2,15 @@
 
 import json
 import logging
+import tomllib
 import traceback
+from pathlib import Path
 
 import msgspec
 import pytest
 
 import fluvial.config
+from fluvial.codec import Codec, decode_score
 from fluvial.config import (
     OWNED_PROPERTIES,
     KafkaSettings,
@@ -525,10 +528,55 @@ def test_the_json_schema_knows_every_setting_and_no_other():
             assert name in made["$defs"][reference]["properties"]
 
 
-def test_every_setting_is_documented():
-    from pathlib import Path
+DOCUMENTED = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
 
-    text = (Path(__file__).parent.parent / "docs" / "settings.md").read_text(encoding="utf-8")
-    for path in known_paths():
-        name = path.rpartition(".")[2]
-        assert f"`{name}`" in text or f"`[{name}]`" in text, path
+
+def documented():
+    """Path of each key in docs/settings.md -> the default shown, "" for none."""
+    section, found = "", {}
+    for line in DOCUMENTED.splitlines():
+        if line.startswith("## "):
+            section = line.partition("[")[2].partition("]")[0]
+        elif line.startswith("| `"):
+            keys, default = (cell.strip() for cell in line.split("|")[1:3])
+            for key in keys.split(","):
+                found[f"{section}.{key.strip(' `')}".strip(".")] = default.strip("`")
+    return found
+
+
+def test_exactly_the_settings_are_documented():
+    sections = {path for path in known_paths() if "." not in path} - {"service"}
+    assert set(documented()) == set(known_paths()) - sections
+
+
+def test_the_defaults_documented_are_the_codes():
+    bare = parse(table(model={"preset": None, "factory": "a:b"}))
+    for path, shown in documented().items():
+        section, _, name = path.partition(".")
+        if path == "service" or (section == "schema" and name in {"features", "infer", "label"}):
+            continue
+        value = getattr(getattr(bare, section), name)
+        if not shown:
+            assert path in {"kafka.bootstrap_servers", "kafka.topic", "model.factory"} or not value, path
+            continue
+        value = (
+            value.reveal()
+            if isinstance(value, Secret)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+        )
+        assert value == tomllib.loads(f"value = {shown}")["value"], path
+
+
+def test_the_examples_documented_work():
+    text = (Path(__file__).parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
+    example, short = text.split("```toml\n")[1:]
+    event = text.split("```json\n")[1].split("```")[0]
+    schema = parse(table(schema=None) | tomllib.loads(example.split("```")[0])).schema
+    decoded = Codec(schema).decode(event.encode(), None, 0, 0, 0)
+    assert decoded.x == {"amount": 12.5, "vip": 1.0, "country": "fr"}
+    assert (decoded.key, decoded.id, decoded.weight, decoded.y) == ("4711", "e-17", 2.0, True)
+    score = text.split("```json\n")[2].split("```")[0]
+    assert decode_score(score).probabilities == {"false": 0.2, "true": 0.8}
+    assert parse(table(schema=None) | tomllib.loads(short.split("```")[0])).schema.infer.path == ()
