@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -178,50 +180,67 @@ def _feed(
 ) -> int:
     """Send everything, wait for the acknowledgements and say how it went."""
     began = time.monotonic()
-    rows, interrupted, failed = 0, False, ""
-    with _Display(file, args.limit) as display:
+    rows, failed = 0, ""
+    with _Stop() as stop, _Display(file, args.limit) as display:
         try:
-            for value, key in _paced(records, args.rate, producer):
+            for value, key in _paced(records, args.rate, producer, stop):
                 producer.send(value, key, partition())
                 rows += 1
                 if rows % _LOOK == 0 or args.rate:
                     producer.poll()
                     display.show(_Sent(rows, time.monotonic() - began))
-        except KeyboardInterrupt:
-            interrupted = True
         except FluvialError as error:  # a broken row: what came before it is sent
             failed = str(error)
-        left = _finish(producer)
+        left = producer.flush(WAIT_SECONDS)
         display.show(_Sent(rows, time.monotonic() - began), last=True)
-    _summary(producer, left, time.monotonic() - began, interrupted=interrupted)
+    _summary(producer, left, time.monotonic() - began, interrupted=stop.said)
     if failed:
         raise SettingsError(failed)
     if left or producer.failed:
         why = f": {producer.error}" if producer.error else ""
         msg = f"{left + producer.failed:,} events were not acknowledged{why}"
         raise SourceUnavailable(msg)
-    return INTERRUPTED if interrupted else 0
+    return INTERRUPTED if stop.said else 0
 
 
-def _paced(records: Iterator[Record], rate: float | None, producer: KafkaProducer) -> Iterator[Record]:
+def _paced(
+    records: Iterator[Record], rate: float | None, producer: KafkaProducer, stop: _Stop
+) -> Iterator[Record]:
     """Give each record at its time; a stall is caught up with, but not by more than a second's worth."""
-    if rate is None:
-        yield from records
-        return
     due = time.monotonic()
     for record in records:
-        while (wait := due - time.monotonic()) > 0:
+        while rate is not None and not stop.said and (wait := due - time.monotonic()) > 0:
             producer.poll(min(wait, 0.1))
+        if stop.said:
+            return
         yield record
-        due = max(due, time.monotonic() - 1.0) + 1.0 / rate
+        if rate is not None:
+            due = max(due, time.monotonic() - 1.0) + 1.0 / rate
 
 
-def _finish(producer: KafkaProducer) -> int:
-    """Wait for what is outstanding; a second Ctrl-C ends the waiting."""
-    try:
-        return producer.flush(WAIT_SECONDS)
-    except KeyboardInterrupt:
-        return producer.flush(0)
+class _Stop:
+    """The first Ctrl-C or SIGTERM only says so; the next one ends the process as usual.
+
+    An exception out of a signal could come up inside the client's callbacks.
+    """
+
+    def __init__(self) -> None:
+        self.said = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, _number: int, _frame: object) -> None:
+        self.said = True
+        self.__exit__()
 
 
 def _summary(producer: KafkaProducer, left: int, seconds: float, *, interrupted: bool) -> None:
