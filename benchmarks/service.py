@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from fluvial.adapters.embedded import free_port
 from parts import HERE
 
@@ -133,6 +135,11 @@ class Service:
         """When, and how many events it had learned."""
         now, samples = self.metrics()
         return now, samples.get('fluvial_events_total{outcome="learned",partition="0"}', 0.0)
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used, all its threads together."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def wait_until(self, ready: Any, what: str, seconds: float = START_SECONDS) -> None:
         """Ask again and again; ends the benchmark with the service's log when it does not come."""

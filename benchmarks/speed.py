@@ -100,9 +100,9 @@ def run_service(ground: Ground, setup: Setup) -> Result:
     with Service(setup) as service:
         service.wait_for_events()
         time.sleep(ground.options.warm_up)
-        start, before = service.metrics()
+        (start, before), busy = service.metrics(), service.cpu()
         time.sleep(ground.options.seconds)
-        end, after = service.metrics()
+        (end, after), busy = service.metrics(), service.cpu() - busy
     learned = 'fluvial_events_total{outcome="learned",partition="0"}'
     if not after.get('fluvial_lag_events{partition="0"}', 1.0):
         sys.exit("the topic ran dry during the interval: raise FULLEST or lower --seconds")
@@ -112,6 +112,7 @@ def run_service(ground: Ground, setup: Setup) -> Result:
         "events": events,
         "seconds": end - start,
         "events_per_second": events / (end - start),
+        "cpu_us_per_event": 1e6 * busy / max(1.0, events),
         "accuracy": after.get('fluvial_prequential{horizon="total",metric="accuracy"}'),
         "checkpoints": saved,
         "checkpoint_bytes": after["fluvial_checkpoint_bytes"],
@@ -199,13 +200,15 @@ def ratios(speeds: dict[str, list[float]]) -> dict[str, float]:
 
 def shown(model: str, runs: dict[str, list[Result]], compared: dict[str, float]) -> Table:
     table = Table(title=f"{model}: events a second", title_justify="left")
-    for name in ("system", "median", "lowest", "highest", "accuracy"):
+    for name in ("system", "median", "lowest", "highest", "CPU µs an event", "accuracy"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for name, many in runs.items():
         speeds = [run["events_per_second"] for run in many]
         accuracy = many[-1].get("accuracy")
         numbers = (statistics.median(speeds), min(speeds), max(speeds))
-        table.add_row(name, *(f"{n:,.0f}" for n in numbers), f"{accuracy:.4f}" if accuracy else "")
+        cpu = statistics.median(run["cpu_us_per_event"] for run in many)
+        shown_accuracy = f"{accuracy:.4f}" if accuracy else ""
+        table.add_row(name, *(f"{n:,.0f}" for n in numbers), f"{cpu:.1f}", shown_accuracy)
     table.add_section()
     for name, ratio in compared.items():
         table.add_row(name, f"{ratio:.2f}")

@@ -84,7 +84,7 @@ class Meter:
         self.correct = 0
         self.events = 0
         self._started: float | None = None
-        self._from: tuple[float, int, int] | None = None
+        self._from: tuple[float, float, int, int] | None = None
 
     def look(self) -> None:
         """Look at the clock; to be called every few hundred events."""
@@ -93,17 +93,20 @@ class Meter:
             self._started = now
         elif self._from is None:
             if now - self._started >= self.warm_up:
-                self._from = (now, self.events, self.correct)
+                self._from = (now, time.process_time(), self.events, self.correct)
         elif now - self._from[0] >= self.seconds:
-            report(self.events - self._from[1], now - self._from[0], self.correct - self._from[2])
+            start, busy, events, correct = self._from
+            cpu = time.process_time() - busy
+            report(self.events - events, now - start, cpu, self.correct - correct)
 
 
-def report(events: int, seconds: float, correct: int) -> None:
+def report(events: int, seconds: float, cpu: float, correct: int) -> None:
     """Print the one line and end the process at once."""
     line = {
         "events": events,
         "seconds": round(seconds, 4),
         "events_per_second": round(events / seconds, 1),
+        "cpu_us_per_event": round(1e6 * cpu / max(1, events), 2),
         "accuracy": round(correct / max(1, events), 4),
     }
     print(json.dumps(line))
