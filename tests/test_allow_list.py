@@ -15,6 +15,10 @@ from support import estimators
 CANNOT = {
     "river.feature_extraction.kernel_approx:RandomTreesEmbedding": "KeyError after unpickling",
 }
+# No two lives of it are the same, pickled by whomever.
+UNSEEDED = {
+    "river.cluster.streamkmeans:STREAMKMeans": "makes its k-means anew with seed=None",
+}
 
 
 def test_the_checked_in_list_is_the_generated_one():
@@ -88,7 +92,7 @@ def test_every_estimator_survives_and_lives_on_like_one_pickled_by_python(stream
         if estimators.live(ours, stream, 30, seed=2) != estimators.live(plain, stream, 30, seed=2):
             unequal.append(name)
     assert not refused
-    assert not unequal
+    assert set(unequal) <= set(UNSEEDED)
     assert count > 290
 
 
