@@ -191,6 +191,23 @@ def test_evicted_offsets_are_lost_and_said_once(mock_kafka, open_source):
     assert read(source, 1)[0].offset() == lost.low
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_offset_that_is_in_the_log_again_is_read_on_from(mock_kafka, open_source, caplog, paused):
+    mock_kafka.create_topic("t", 1)
+    produce_values(mock_kafka.bootstrap_servers, "t", [(b"%d" % i, None, 0, None) for i in range(10)])
+    source = open_source(mock_kafka.bootstrap_servers, "t")
+    source.assign({0: 0})
+    assert len(source.poll(3, 5)) == 3
+    if paused:
+        source.pause()
+    source._lost(0, 3)  # what a report says after an election, when the end was behind for a moment
+    assert "in the log again" in caplog.text
+    if paused:
+        assert list(source.poll(10, 0.3)) == []
+        source.resume()
+    assert [m.offset() for m in read(source, 7)] == list(range(3, 10))
+
+
 def test_good_records_of_a_batch_come_before_its_report(mock_kafka, open_source):
     mock_kafka.create_topic("t", 2)
     produce_values(mock_kafka.bootstrap_servers, "t", [(b"1", None, 1, None)])

@@ -52,13 +52,18 @@ class Source(Protocol):
         """Kafka's commits of the service's group: the witness. Absent partitions have none."""
 
     def assign(self, offsets: Mapping[int, int]) -> None:
-        """Read these partitions by hand from these offsets; replaces an earlier assignment."""
+        """Read these partitions by hand from these offsets; replaces an earlier assignment and a pause.
+
+        Raises OffsetLost before anything is changed when an offset is outside the log, SourceUnavailable.
+        """
 
     def poll(self, limit: int, seconds: float) -> Sequence[Message]:
         """Next records, at most `limit`, waiting at most `seconds`; in offset order within a partition.
 
         Transient client errors are logged and left to the client. Raises OffsetLost once per
-        report (the partition is silent afterwards until it is assigned again) and SourceFatal.
+        report (the partition is silent afterwards until it is assigned again; finding out what the
+        log still holds may take two seconds more), SourceFatal, and TopologyChanged when the topic
+        was made anew meanwhile.
         """
 
     def pause(self) -> None:
@@ -81,7 +86,10 @@ class Sink(Protocol):
     """Where dead letters go: at least once, back-pressure instead of loss."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Hand over; a letter too large for the topic is truncated and says so."""
+        """Hand over; a letter too large for the topic is truncated and says so.
+
+        Raises SourceUnavailable, having taken none of them, while too many wait to be acknowledged.
+        """
 
     def flush(self, seconds: float) -> None:
         """Wait until all that was sent is acknowledged, or raise SourceUnavailable; then call again."""

@@ -178,8 +178,9 @@ class _ClientLog:
     def log(self, level: int, text: str, *values: object) -> None:
         """Forward one line of librdkafka. The first value is its facility (FAIL, CONFWARN, ...)."""
         facility = str(values[0]) if values else text
-        if facility == "CONFWARN":
-            level = logging.DEBUG  # one table of properties serves consumer and producer
+        if facility in {"CONFWARN", "FAIL", "ERROR"}:
+            # One table of properties serves consumer and producer; failures also come as reports.
+            level = logging.DEBUG
         self.once(facility, level, self.hide(text % values if values else text))
 
     def hide(self, text: object) -> str:
@@ -489,6 +490,8 @@ class KafkaSource:
             log.warning("partition %d: offset %d is in the log again; reading on", number, offset)
             self._consumer.incremental_unassign([TopicPartition(self.topic, number)])
             self._consumer.incremental_assign([TopicPartition(self.topic, number, offset)])
+            if self._paused:
+                self._consumer.pause([TopicPartition(self.topic, number)])
             return
         raise OffsetLost(number, offset, lag.low, lag.high)
 
