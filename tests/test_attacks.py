@@ -359,12 +359,13 @@ BOMBS = {
     "many sets": repeated(b"\x8f", 1_000_000),
     "many lists": repeated(b"]", 1_000_000),
     "many tuples": repeated(b")\x85", 1_000_000),
-    "many deques": name(RESTORE, "deque") + MEMO + NONE + b"\x85" + MEMO
+    "many deques": name(RESTORE, "deque") + MEMO + POP + NONE + b"\x85" + MEMO + POP
     + repeated(b"h\x00h\x01R", 1_000_000),
-    "many generators": name(RESTORE, "random") + MEMO + MARK + number(3) + b"\x8e"
-    + struct.pack("<Q", 2500) + bytes(2500) + NONE + TUPLE + MEMO + repeated(b"h\x00h\x01R", 500_000),
-    "one array many times": name(RESTORE, "array") + MEMO + MARK + MEGA + text("|u1") + number(1_000_000)
-    + b"\x85" + text("C") + TUPLE + MEMO + repeated(b"h\x00h\x01R", 100_000),
+    "many generators": name(RESTORE, "random") + MEMO + POP + MARK + number(3) + b"\x8e"
+    + struct.pack("<Q", 2500) + bytes(2499) + b"\x01" + NONE + TUPLE + MEMO + POP
+    + repeated(b"h\x00h\x01R", 500_000),
+    "one array many times": name(RESTORE, "array") + MEMO + POP + MARK + MEGA + text("|u1")
+    + number(1_000_000) + b"\x85" + text("C") + TUPLE + MEMO + POP + repeated(b"h\x00h\x01R", 100_000),
     "array larger than its bytes": restored(
         "array", b"C\x08" + bytes(8), text("<f8"), number(2**31 - 1) + number(2**31 - 1) + b"\x86", text("C")
     ),
