@@ -12,7 +12,7 @@ import pytest
 
 from fluvial.checkpoint import seal, unseal
 from fluvial.errors import CheckpointRefused
-from fluvial.models import unpickle
+from fluvial.models import restore, unpickle
 from fluvial.models.restore import MODULE as RESTORE
 from test_checkpoint import EXPECT, KEY, header
 
@@ -292,6 +292,19 @@ def test_listed_names_do_only_what_a_checkpoint_needs(attack):
     with pytest.raises(CheckpointRefused):
         deliver(whole(MISUSE[attack]))
     assert kept(LOGISTIC) == before
+
+
+@pytest.mark.parametrize("position", [625, 10**9, -1])
+def test_no_generator_reads_behind_its_buffer(position):
+    """Numpy takes any position; the next draw would read foreign memory."""
+    state = {"key": np.zeros(624, dtype=np.uint32), "pos": 624}
+    made = restore.random_state("MT19937", state, 0, 0.0)
+    assert made.get_state(legacy=False)["state"]["pos"] == 624
+    with pytest.raises(ValueError, match="position"):
+        restore.random_state("MT19937", state | {"pos": position}, 0, 0.0)
+    whole_state = np.random.Generator(np.random.Philox(1)).bit_generator.state
+    with pytest.raises(ValueError, match="position"):
+        restore.generator(whole_state | {"buffer_pos": position})
 
 
 def test_a_name_list_alone_would_let_a_class_be_rewritten():
