@@ -1,0 +1,205 @@
+"""Members and their mixture: odd answers, fixed share by hand, and no unit in a regression's weights."""
+
+import math
+
+import pytest
+
+from fluvial.mixture import (
+    ALPHA,
+    ETA,
+    HARD,
+    LOSS_CAP,
+    Member,
+    Mixture,
+    NonFiniteAnswer,
+    only_hard_labels,
+    reader,
+    uniform,
+)
+from fluvial.types import Task
+from support import fold
+
+
+class Says:
+    """A model that always gives one answer."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict_proba_one(self, x):
+        return self.answer
+
+    def predict_one(self, x):
+        return self.answer
+
+    def learn_one(self, x, y):
+        pass
+
+
+class SaysHard(Says):
+    def predict_proba_one(self, x):
+        raise NotImplementedError
+
+
+def ask(answer, task=Task.BINARY, size=2):
+    return reader(Says(answer), task, size)({})
+
+
+def mixture(task, size, weights):
+    members = [Member(f"m{i}", Says(None), lambda x: None, champion=i == 0) for i in range(len(weights))]
+    return Mixture(task, size, members, list(weights))
+
+
+@pytest.mark.parametrize(
+    ("answer", "task", "size", "expected"),
+    [
+        ({False: 0.25, True: 0.75}, Task.BINARY, 2, (0.25, 0.75)),
+        ({True: 1.0}, Task.BINARY, 2, (0.0, 1.0)),
+        ({False: 1.0}, Task.BINARY, 2, (1.0, 0.0)),
+        ({}, Task.BINARY, 2, None),
+        (None, Task.BINARY, 2, None),
+        ({2: 0.5, 0: 0.5}, Task.MULTICLASS, 3, (0.5, 0.0, 0.5)),
+        ({}, Task.MULTICLASS, 3, None),
+        (3, Task.REGRESSION, 1, (3.0,)),
+        (None, Task.REGRESSION, 1, None),
+    ],
+)
+def test_corners_of_an_answer(answer, task, size, expected):
+    assert ask(answer, task, size) == expected
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("task", "size", "shape"),
+    [
+        (Task.BINARY, 2, lambda v: {False: 0.5, True: v}),
+        (Task.MULTICLASS, 3, lambda v: {0: v, 1: 0.1}),
+        (Task.REGRESSION, 1, lambda v: v),
+    ],
+)
+def test_an_answer_that_is_not_finite_is_told(bad, task, size, shape):
+    with pytest.raises(NonFiniteAnswer):
+        ask(shape(bad), task, size)
+
+
+def test_a_hard_label_counts_as_99_hundredths():
+    model = SaysHard(2)
+    assert only_hard_labels(model)
+    assert not only_hard_labels(Says({}))
+    answer = reader(model, Task.MULTICLASS, 3, hard=True)({})
+    assert answer == pytest.approx((0.005, 0.005, HARD))
+    assert reader(SaysHard(None), Task.MULTICLASS, 3, hard=True)({}) is None
+
+
+def test_uniform():
+    assert uniform(4) == (0.25,) * 4
+    assert uniform(1) == (0.0,)
+
+
+def test_answers_are_mixed_by_weight_and_those_without_one_left_out():
+    mixed = mixture(Task.BINARY, 2, [0.6, 0.3, 0.1])
+    assert mixed.combine([(0.0, 1.0), (1.0, 0.0), (1.0, 0.0)]) == pytest.approx((0.4, 0.6))
+    assert mixed.combine([(0.0, 1.0), None, (1.0, 0.0)]) == pytest.approx((1 / 7, 6 / 7))
+    assert mixed.combine([None, None, None]) is None
+
+
+def test_a_single_member_is_served_as_it_is():
+    alone = mixture(Task.BINARY, 2, [1.0])
+    assert alone.combine([(0.1, 0.7)]) == (0.1, 0.7)  # not even normalised: equal to River
+    alone.reweigh(True, [(0.1, 0.7)], (0.1, 0.7))
+    assert alone.weights == [1.0]
+
+
+def test_fixed_share_by_hand():
+    # Three members give the label 0.8, 0.5 and 0.001, which counts as 0.01.
+    mixed = mixture(Task.BINARY, 2, [0.5, 0.25, 0.25])
+    answers = [(0.2, 0.8), (0.5, 0.5), (0.999, 0.001)]
+    mixed.reweigh(True, answers, mixed.combine(answers))
+    losses = [-math.log(0.8), -math.log(0.5), -math.log(0.01)]
+    raised = [w * math.exp(-ETA * loss) for w, loss in zip((0.5, 0.25, 0.25), losses, strict=True)]
+    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA / 3 for r in raised]
+    assert mixed.weights == pytest.approx(expected, rel=1e-12)
+    # exp(-0.3 * -log p) is p ** 0.3: 0.9352, 0.8123, 0.2512; times the weights 0.4676, 0.2031, 0.0628.
+    assert mixed.weights == pytest.approx([0.6360, 0.2771, 0.0869], abs=5e-5)
+    assert sum(mixed.weights) == pytest.approx(1.0)
+    assert mixed.weights[0] > mixed.weights[1] > mixed.weights[2]
+
+
+def test_the_constants_are_those_that_were_measured():
+    assert (ETA, ALPHA, LOSS_CAP) == (0.3, 0.005, 4.6)
+
+
+def test_a_newcomer_takes_over_within_tens_of_events():
+    mixed = mixture(Task.BINARY, 2, [1.0 - ALPHA, ALPHA])
+    answers = [(0.7, 0.3), (0.1, 0.9)]
+    for _ in range(40):
+        mixed.reweigh(True, answers, mixed.combine(answers))
+    assert mixed.weights[1] > 0.5
+
+
+def test_a_member_without_an_answer_counts_as_uniform():
+    mixed = mixture(Task.MULTICLASS, 4, [0.5, 0.5])
+    mixed.reweigh(2, [None, (0.25,) * 4], (0.25,) * 4)
+    assert mixed.weights[0] == mixed.weights[1]
+
+
+def test_a_floor_keeps_one_mistake_from_being_for_ever():
+    mixed = mixture(Task.BINARY, 2, [0.5, 0.5])
+    mixed.reweigh(True, [(1.0, 0.0), (0.0, 1.0)], (0.5, 0.5))
+    assert mixed.weights[0] > 0.19  # .01 ** .3 = .25 against 1
+
+
+def test_regression_by_hand():
+    mixed = mixture(Task.REGRESSION, 1, [0.5, 0.5])
+    answers = [(1.0,), (3.0,)]
+    mixed.reweigh(2.5, answers, mixed.combine(answers))
+    scale = 0.25  # the mixture said 2.0
+    losses = [min(4.6, 2.25 / (2 * scale)), 0.25 / (2 * scale)]
+    raised = [0.5 * math.exp(-ETA * loss) for loss in losses]
+    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA / 2 for r in raised]
+    assert mixed.weights == pytest.approx(expected, rel=1e-12)
+    mixed.reweigh(2.5, answers, (1.5,))
+    assert mixed.scale == pytest.approx(0.25 + 0.002 * (1.0 - 0.25))
+
+
+def test_a_perfect_mixture_moves_nothing():
+    mixed = mixture(Task.REGRESSION, 1, [0.7, 0.3])
+    mixed.reweigh(2.0, [(2.0,), (2.0,)], (2.0,))
+    assert mixed.weights == pytest.approx([0.995 * 0.7 + 0.0025, 0.995 * 0.3 + 0.0025])
+
+
+def test_demote_gives_the_least_weight():
+    mixed = mixture(Task.BINARY, 2, [0.2, 0.5, 0.3])
+    mixed.demote(1)
+    assert sum(mixed.weights) == pytest.approx(1.0)
+    assert mixed.weights[1] == pytest.approx((ALPHA / 3) / (0.5 + ALPHA / 3))
+
+
+@pytest.mark.parametrize("scale", [2.0**10, 2.0**-10])  # powers of two: not one bit of rounding between
+def test_regression_does_not_depend_on_the_targets_unit(scale):
+    """Weights, signals and versions are the same when the target is a thousand times as large."""
+    runs = []
+    for unit in (1.0, scale):
+        log = fold.numbers(n=4_500, scale=unit)
+        settings = fold.settings(log, "mean", {"name": "reweight", "restart_every": 400})
+        runs.append((unit, fold.fold(settings, log.values)))
+    (_, one), (_, other) = runs
+    assert one.learner.mixture.weights == other.learner.mixture.weights
+    assert [v.cause for v in one.learner.lineage.versions] == [
+        v.cause for v in other.learner.lineage.versions
+    ]
+    assert one.learner.counts == other.learner.counts
+    assert [o.answer[0] * scale for o in one.outcomes] == [o.answer[0] for o in other.outcomes]
+
+
+def test_a_unit_of_a_thousand_makes_the_same_choices():
+    """x1000 rounds differently, so weights agree to rounding and choices exactly."""
+    runs = []
+    for unit in (1.0, 1_000.0):
+        log = fold.numbers(n=4_500, scale=unit)
+        settings = fold.settings(log, "mean", {"name": "reweight", "restart_every": 400})
+        runs.append(fold.fold(settings, log.values).learner)
+    assert runs[0].mixture.weights == pytest.approx(runs[1].mixture.weights, rel=1e-6)
+    assert runs[0].counts == runs[1].counts
+    told = [[(v.cause, v.events) for v in run.lineage.versions] for run in runs]
+    assert told[0] == told[1]
