@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,9 +189,8 @@ class Prequential:
         self.fading = self._tally()
         self._recent: deque[Row] = deque(maxlen=settings.window)
         self._rows: list[Row] = []
-        self._last: Label | None = None
-        self._blocks = 0
-        """Moves before and after each folding, so that another thread can tell whether it read across one."""
+        self._last: Label = math.nan
+        """The first label has none before it: the baseline could not have known it."""
         self.unpredicted = 0
         """Labelled events that the model could not predict: left out of every metric."""
         if state is not None:
@@ -200,21 +199,16 @@ class Prequential:
     def _tally(self) -> ClassTally | NumberTally:
         return NumberTally() if self._task is Task.REGRESSION else ClassTally(self._size)
 
-    def add(self, y: Label, answer: Answer | None) -> None:
-        """Take one label and what was served for it; None when nothing could be."""
-        last, self._last = self._last, y
-        if answer is None:
-            self.unpredicted += 1
-            return
-        # The first label has none before it: the baseline could not have known it.
+    def extend(self, served: Iterable[tuple[Label, Answer]]) -> None:
+        """Take labels and what was served for them. A multiple of blocks may come, never across one's end."""
         rows = self._rows
-        rows.append((y, last if last is not None else math.nan, answer))
+        for y, answer in served:
+            rows.append((y, self._last, answer))
+            self._last = y
         if len(rows) >= BLOCK:
-            self._blocks += 1
             self._fold(rows, self.total, self.fading)
             self._recent.extend(rows)
             self._rows = []
-            self._blocks += 1
 
     def _fold(
         self, rows: Sequence[Row], total: ClassTally | NumberTally, fading: ClassTally | NumberTally
@@ -235,24 +229,19 @@ class Prequential:
             columns.last[first] = columns.y[first]
         return columns
 
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """Horizon to metric to value, the rows not yet folded included; reading changes nothing."""
-        window = self._tally()
-        total, fading, pending, recent = self._snapshot()
+    def metrics(self, newer: Iterable[tuple[Label, Answer]] = ()) -> dict[str, dict[str, float]]:
+        """Horizon to metric to value, `newer` rows not yet given included; reading changes nothing."""
+        pending, last = list(self._rows), self._last
+        for y, answer in newer:
+            pending.append((y, last, answer))
+            last = y
+        window, total, fading = self._tally(), self._copy(self.total), self._copy(self.fading)
         if pending:
             self._fold(pending, total, fading)
-        rows = [*recent, *pending][-(self._recent.maxlen or 0) :]
+        rows = [*self._recent, *pending][-(self._recent.maxlen or 0) :]
         if rows:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
-
-    def _snapshot(self) -> tuple[ClassTally | NumberTally, ClassTally | NumberTally, list[Row], list[Row]]:
-        """Copy everything between two foldings: whoever reads may be in another thread than the loop."""
-        while True:
-            blocks = self._blocks
-            copies = self._copy(self.total), self._copy(self.fading), list(self._rows), list(self._recent)
-            if blocks == self._blocks and blocks % 2 == 0:
-                return copies
 
     def _copy(self, tally: ClassTally | NumberTally) -> ClassTally | NumberTally:
         copy = self._tally()

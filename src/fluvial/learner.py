@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
-from fluvial.drift.error import ErrorMonitor
+from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.ledger import Ledger
@@ -28,8 +28,10 @@ from fluvial.types import (
     Decision,
     Entry,
     Event,
+    Feature,
     Label,
     Outcome,
+    PartitionLedger,
     Rare,
     Retired,
     Signal,
@@ -71,11 +73,15 @@ class Spec(msgspec.Struct, frozen=True):
     """A fresh model after a reset learns the events since the change."""
 
 
+_Row = tuple[dict[str, Feature], Label, float, Answer, int]
+"""Features, label, sample weight, what was served, the chosen class."""
+
+
 class _Note:
     """What one step has to say beside its answer, while it is being gathered."""
 
-    def __init__(self) -> None:
-        self.signals: list[Signal] = []
+    def __init__(self, signals: Sequence[Signal] = ()) -> None:
+        self.signals = signals
         self.versions: list[Version] = []
         self.entries: list[Entry] = []
         self.retired: list[Retired] = []
@@ -90,6 +96,18 @@ class _Note:
             entries=tuple(self.entries),
             retired=tuple(self.retired),
         )
+
+
+def _both(one: Rare | None, other: Rare | None) -> Rare | None:
+    """What both have to say."""
+    if one is None or other is None:
+        return one or other
+    return Rare(
+        signals=one.signals + other.signals,
+        versions=one.versions + other.versions,
+        entries=one.entries + other.entries,
+        retired=one.retired + other.retired,
+    )
 
 
 class Learner:
@@ -119,6 +137,13 @@ class Learner:
         """Champions whose answer to the present event was not finite."""
         self._snapshot: Mapping[str, bytes] = state["snapshot"]
         self._uniform = uniform(spec.size)
+        self._size = spec.size
+        self._period = spec.policy.period
+        self._version = self.lineage.current
+        self._rows: list[_Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
+        """Labelled and answered events since the last turn."""
+        self.turns = 0
+        """Moves before and after each turn, so that another thread can tell whether it read across one."""
         self._recruit()
 
     @classmethod
@@ -133,6 +158,7 @@ class Learner:
             "scale": 0.0,
             "monitor": None,
             "evaluation": None,
+            "rows": [],
             "memory": Memory().state(),
             "ledger": Ledger.starting_at(offsets).state(),
             "lineage": Lineage.genesis().state(),
@@ -150,20 +176,39 @@ class Learner:
         """Fold one event. Raises ModelError (the state is then no longer to be used) and OutOfOrder."""
         ledger = self.ledger.advance(event.partition, event.offset)
         answers = self._predict(event)
-        answer = self.mixture.combine(answers)
-        served = answer if answer is not None else self._uniform
-        choice = self._choose(served)
-        version = self.lineage.versions[-1].number
-        known = answer is not None
-        note = self._go_back(event) if self._streak >= NON_FINITE_LIMIT else None
+        mixture = self.mixture
+        answer = answers[0] if len(answers) == 1 else mixture.combine(answers)
+        version = self._version
+        note = self._heal(event) if self._streak else None
+        if answer is None:
+            return self._step_unpredicted(event, ledger, note)
+        choice = (1 if answer[1] > answer[0] else 0) if self._size == 2 else answer.index(max(answer))
+        y = event.y
+        if y is None:
+            ledger.scored += 1
+            return Outcome(answer, choice, version, True, note)
+        ledger.learned += 1
+        self.events += 1
+        rows = self._rows
+        rows.append((event.x, y, event.weight, answer, choice))
+        if len(answers) > 1:
+            mixture.reweigh(y, answers, answer)
+        if len(rows) >= CLOCK or (self._period and self.events % self._period == 0):
+            note = _both(note, self._turn(event))
+        self._learn(event, y)
+        return Outcome(answer, choice, version, True, note)
+
+    def _step_unpredicted(self, event: Event, ledger: PartitionLedger, note: Rare | None) -> Outcome:
+        """Go on without an answer: counted, left out of metrics and monitors, learned all the same."""
+        version = self._version
         if event.y is None:
             ledger.scored += 1
         else:
             ledger.learned += 1
-            note = self._after_label(event, event.y, answers, answer, choice, note)
+            self.events += 1
+            self.evaluation.unpredicted += 1
             self._learn(event, event.y)
-        rare = note.rare() if note is not None else None
-        return Outcome(answer=served, choice=choice, version=version, known=known, rare=rare)
+        return Outcome(self._uniform, 0, version, False, note)
 
     def refuse(self, partition: int, offset: int) -> None:
         """Account for an event that was dead-lettered."""
@@ -177,47 +222,35 @@ class Learner:
 
     def _predict(self, event: Event) -> Sequence[Answer | None]:
         """Ask every member before the label is seen."""
-        x = event.x
+        members, x = self.mixture.members, event.x
         try:
-            answers = [member.ask(x) for member in self.mixture.members]
+            answers = (members[0].ask(x),) if len(members) == 1 else [member.ask(x) for member in members]
         except NonFiniteAnswer:
             return self._predict_carefully(event)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # native objects raise PanicException, which is no Exception
             raise ModelError(event.partition, event.offset, "predict", error) from error
-        self._streak = 0
+        if self._streak:
+            self._streak = 0
         return answers
 
-    def _choose(self, answer: Answer) -> int:
-        """Index of the likeliest class, ties by declared order; 0 in regression."""
-        if self.spec.size == 2:
-            return 1 if answer[1] > answer[0] else 0
-        return answer.index(max(answer))
-
-    def _after_label(
-        self,
-        event: Event,
-        y: Label,
-        answers: Sequence[Answer | None],
-        answer: Answer | None,
-        choice: int,
-        note: _Note | None,
-    ) -> _Note | None:
-        """Evaluate, monitor, react."""
-        self.events += 1
-        self.evaluation.add(y, answer)
-        signals: tuple[Signal, ...] = ()
-        loss = 0.0
-        if answer is not None:
-            loss = self.monitor.loss(y, choice, answer[0])
-            self.memory.remember((event.x, y, event.weight, loss))
-            signals = self.monitor.update(loss, self.events, self._losses)
-            self.mixture.reweigh(y, answers, answer)
+    def _turn(self, event: Event) -> Rare | None:
+        """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
+        self.turns += 1
+        rows, self._rows = self._rows, []
+        if self.spec.task is Task.REGRESSION:
+            losses = [self.monitor.loss(y, answer[0]) for _, y, _, answer, _ in rows]
         else:
-            self.memory.remember((event.x, y, event.weight, loss))
-        period = self.spec.policy.period
-        if signals or (period and self.events % period == 0):
-            return self._react(event, signals, note or _Note())
-        return note
+            losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in rows]
+        self.evaluation.extend((y, answer) for _, y, _, answer, _ in rows)
+        remembered = zip(rows, losses, strict=True)
+        self.memory.extend((x, y, weight, loss) for (x, y, weight, _, _), loss in remembered)
+        signals = self.monitor.update(losses, self.events, self._losses)
+        self.turns += 1
+        if signals or (self._period and self.events % self._period == 0):
+            return self._react(event, signals).rare()
+        return None
 
     def _learn(self, event: Event, y: Label) -> None:
         """Teach every member."""
@@ -226,21 +259,30 @@ class Learner:
             if self.spec.weighted:
                 for member in self.mixture.members:
                     member.teach(x, y, w=event.weight)
-                    member.age += 1
             else:
                 for member in self.mixture.members:
                     member.teach(x, y)
-                    member.age += 1
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as above
             raise ModelError(event.partition, event.offset, "learn", error) from error
         if self.events % SNAPSHOT_EVERY == 0 and not self._streak:
             self._snapshot = {m.lane: self.spec.dump(m.model) for m in self.mixture.members if m.champion}
 
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The prequential metrics, to the newest event; from any thread."""
+        for _ in range(100):  # a turn takes microseconds; after so many tries a number one block off is fine
+            turns, rows = self.turns, list(self._rows)
+            metrics = self.evaluation.metrics((y, answer) for _, y, _, answer, _ in rows)
+            if turns == self.turns and turns % 2 == 0:
+                break
+        return metrics
+
     # ---- reactions ---------------------------------------------------------------------------
 
-    def _react(self, event: Event, signals: Sequence[Signal], note: _Note) -> _Note:
+    def _react(self, event: Event, signals: Sequence[Signal]) -> _Note:
         """Ask the policy and carry out what it decides."""
-        note.signals.extend(signals)
+        note = _Note(signals)
         for signal in signals:
             self.counts[f"{signal.kind}:{signal.plane}"] += 1
             note.entries.append(self._entry(signal.kind, event, told(signal)))
@@ -264,7 +306,7 @@ class Learner:
             since_reaction=self.lineage.since_reaction(self.events),
             recent_reactions=self.lineage.recent(self.events, STORM_WINDOW),
             signals=tuple(signals),
-            members=self.mixture.standings(),
+            members=self.mixture.standings(self.events),
         )
 
     def _reset(self, event: Event, decision: Decision, note: _Note) -> None:
@@ -304,9 +346,10 @@ class Learner:
         members[k].champion = True
         members[champion] = members[k]
         weights[champion] = weights[k]
-        members[k] = self._member(lane, False, 0, self.spec.load(self.blanks[lane]))
+        members[k] = self._blank(lane, champion=False)
         self.mixture.demote(k)
-        self._make_version("promotion", event, decision, note, {"lane": lane, "age": members[champion].age})
+        age = self.events - members[champion].born
+        self._make_version("promotion", event, decision, note, {"lane": lane, "age": age})
 
     def _make_version(
         self, cause: str, event: Event, decision: Decision | None, note: _Note, detail: Mapping[str, Any]
@@ -315,6 +358,7 @@ class Learner:
         signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
         metrics = self.evaluation.metrics()["fading"]
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
+        self._version = version.number
         self.lineage.reacted(self.events)
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
@@ -326,9 +370,13 @@ class Learner:
 
     # ---- members -----------------------------------------------------------------------------
 
-    def _member(self, lane: str, champion: bool, age: int, model: Any) -> Member:
+    def _member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
         ask = reader(model, self.spec.task, self.spec.size, hard=self._hard[lane])
-        return Member(lane, model, ask, champion=champion, age=age)
+        return Member(lane, model, ask, champion=champion, born=born)
+
+    def _blank(self, lane: str, *, champion: bool) -> Member:
+        """A member that learned nothing; the present event will be its first."""
+        return self._member(lane, champion, max(0, self.events - 1), self.spec.load(self.blanks[lane]))
 
     def _fresh(self, old: Member) -> Member:
         """A blank member in the place of `old`, with the pipeline steps that the settings keep."""
@@ -338,7 +386,7 @@ class Learner:
             if steps is not None and name in steps and name in old_steps:
                 steps[name] = old_steps[name]
                 model._plan = None  # noqa: SLF001 - River caches the route through the steps
-        return self._member(old.lane, old.champion, 0, model)
+        return self._member(old.lane, old.champion, self.events - 1, model)
 
     def _teach(self, member: Member, rows: Sequence[Any], event: Event) -> None:
         try:
@@ -347,9 +395,11 @@ class Learner:
                     member.teach(x, y, w=weight)
                 else:
                     member.teach(x, y)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as above
             raise ModelError(event.partition, event.offset, "warm", error) from error
-        member.age += len(rows)
+        member.born -= len(rows)
 
     def _recruit(self) -> None:
         """Make the number of challengers what the policy wants: it may be another one after a restart."""
@@ -363,7 +413,7 @@ class Learner:
         mixture.weights = [mixture.weights[k] for k in kept]
         lane = mixture.members[0].lane
         for _ in range(self.spec.policy.challengers - len(challengers)):
-            mixture.members.append(self._member(lane, False, 0, self.spec.load(self.blanks[lane])))
+            mixture.members.append(self._blank(lane, champion=False))
             mixture.weights.append(ALPHA)
         total = sum(mixture.weights)
         mixture.weights = [w / total for w in mixture.weights]
@@ -383,11 +433,14 @@ class Learner:
                 if member.champion:
                     sick.append(index)
                 else:
-                    blank = self.spec.load(self.blanks[member.lane])
-                    self.mixture.members[index] = self._member(member.lane, False, 0, blank)
+                    self.mixture.members[index] = self._blank(member.lane, champion=False)
         self._sick = tuple(sick)
         self._streak = self._streak + 1 if sick else 0
         return answers
+
+    def _heal(self, event: Event) -> Rare | None:
+        """Count non-finite answers in a row; at the limit go back."""
+        return self._go_back(event).rare() if self._streak >= NON_FINITE_LIMIT else None
 
     def _go_back(self, event: Event) -> _Note:
         """Take sick champions back to the last healthy snapshot, or to the blank, and go on from here.
@@ -399,7 +452,7 @@ class Learner:
         for index in self._sick:
             lane = self.mixture.members[index].lane
             model = self.spec.load(self._snapshot.get(lane) or self.blanks[lane])
-            self.mixture.members[index] = self._member(lane, True, 0, model)
+            self.mixture.members[index] = self._member(lane, True, self.events, model)
         self._streak = 0
         detail = {
             "lanes": [self.mixture.members[k].lane for k in self._sick],
@@ -436,11 +489,12 @@ class Learner:
         return {
             "format": FORMAT,
             "blanks": dict(self.blanks),
-            "members": [(m.lane, m.champion, m.age, m.model) for m in self.mixture.members],
+            "members": [(m.lane, m.champion, m.born, m.model) for m in self.mixture.members],
             "weights": list(self.mixture.weights),
             "scale": self.mixture.scale,
             "monitor": self.monitor.state(),
             "evaluation": self.evaluation.state(),
+            "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],
             "memory": self.memory.state(),
             "ledger": self.ledger.state(),
             "lineage": self.lineage.state(),

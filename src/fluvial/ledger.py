@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from fluvial.errors import OutOfOrder
 from fluvial.types import PartitionLedger
 
@@ -14,11 +16,20 @@ MULTIPLIER = 6_364_136_223_846_793_005
 
 
 class Ledger:
-    """A ledger per partition and the checksum of the order in which offsets of all partitions came."""
+    """A ledger per partition, and a checksum of the order in which the partitions' events came.
 
-    def __init__(self, partitions: dict[int, PartitionLedger], order: int = 0) -> None:
+    The order is a sequence of runs: events of one partition until one of another comes. A run is told
+    by its partition and the next offset at its end, so the checksum does not depend on batches.
+    """
+
+    def __init__(
+        self, partitions: dict[int, PartitionLedger], runs: int = 0, running: int | None = None
+    ) -> None:
         self.partitions = partitions
-        self.order = order
+        self._runs = runs
+        """Checksum of the runs that ended."""
+        self._running = running
+        """The partition of the present run."""
 
     @classmethod
     def starting_at(cls, offsets: Mapping[int, int]) -> Ledger:
@@ -31,20 +42,29 @@ class Ledger:
         Raises OutOfOrder when the offset was accounted for already or the partition is not ours.
         """
         ledger = self.partitions.get(partition)
-        if ledger is None:
-            raise OutOfOrder(f"partition {partition} is not part of this shard")
-        if offset != ledger.next:
-            self._jump(ledger, partition, offset)
+        if ledger is None or offset != ledger.next:
+            ledger = self._jump(partition, offset)
+        if partition != self._running:
+            self._runs, self._running = self.order, partition
         ledger.next = offset + 1
-        self.order = ((self.order + offset * 1_021 + partition + 1) * MULTIPLIER) & MASK
         return ledger
 
-    def _jump(self, ledger: PartitionLedger, partition: int, offset: int) -> None:
+    def _jump(self, partition: int, offset: int) -> PartitionLedger:
+        ledger = self.partitions.get(partition)
+        if ledger is None:
+            raise OutOfOrder(f"partition {partition} is not part of this shard")
         if offset < ledger.next:
-            raise OutOfOrder(
-                f"partition {partition}: offset {offset} came again; the next one is {ledger.next}"
-            )
+            raise OutOfOrder(f"partition {partition}: offset {offset} came again, next is {ledger.next}")
         ledger.gaps += offset - ledger.next
+        return ledger
+
+    @property
+    def order(self) -> int:
+        """The checksum, the present run included."""
+        if self._running is None:
+            return self._runs
+        run = self.partitions[self._running].next * 1_021 + self._running + 1
+        return ((self._runs + run) * MULTIPLIER) & MASK
 
     def offsets(self) -> dict[int, int]:
         """The next offset of each partition."""
@@ -52,13 +72,11 @@ class Ledger:
 
     def state(self) -> dict[str, Any]:
         """As primitives."""
-        rows = {
-            p: (e.start, e.next, e.learned, e.scored, e.dead, e.skipped, e.gaps)
-            for p, e in self.partitions.items()
-        }
-        return {"partitions": rows, "order": self.order}
+        rows = {p: msgspec.structs.astuple(ledger) for p, ledger in self.partitions.items()}
+        return {"partitions": rows, "runs": self._runs, "running": self._running}
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Ledger:
         """Undo `state`."""
-        return cls({p: PartitionLedger(*row) for p, row in state["partitions"].items()}, state["order"])
+        rows = {p: PartitionLedger(*row) for p, row in state["partitions"].items()}
+        return cls(rows, state["runs"], state["running"])

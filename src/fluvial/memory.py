@@ -19,7 +19,7 @@ class Memory:
 
     def __init__(self, events: Iterable[Remembered] = ()) -> None:
         self.ring: deque[Remembered] = deque(events, maxlen=RING)
-        self.remember = self.ring.append
+        self.extend = self.ring.extend
 
     def losses(self, newest: int) -> list[float]:
         """Losses of the `newest` events at most."""

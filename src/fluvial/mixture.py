@@ -114,16 +114,16 @@ def _hard_reader(model: Any, size: int) -> Ask:
 class Member:
     """One model of the mixture."""
 
-    __slots__ = ("age", "ask", "champion", "lane", "model", "teach")
+    __slots__ = ("ask", "born", "champion", "lane", "model", "teach")
 
-    def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, age: int = 0) -> None:
+    def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, born: int = 0) -> None:
         self.lane = lane
         self.model = model
         self.ask = ask
         self.teach = model.learn_one
         self.champion = champion
-        self.age = age
-        """Labelled events since it was fresh."""
+        self.born = born
+        """Labelled events that the fold had learned when this member had learned none."""
 
 
 class Mixture:
@@ -187,9 +187,9 @@ class Mixture:
         total = sum(self.weights)
         self.weights = [w / total for w in self.weights]
 
-    def standings(self) -> tuple[MemberStanding, ...]:
-        """How each member stands."""
+    def standings(self, events: int) -> tuple[MemberStanding, ...]:
+        """How each member stands after `events` labelled events."""
         return tuple(
-            MemberStanding(name=m.lane, champion=m.champion, weight=w, age=m.age)
+            MemberStanding(name=m.lane, champion=m.champion, weight=w, age=events - m.born)
             for m, w in zip(self.members, self.weights, strict=True)
         )

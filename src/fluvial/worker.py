@@ -91,8 +91,7 @@ class Worker:
         self.publisher = Publisher(store)
         self.shard: Shard | None = None
         self.pace = Pace(settings.checkpoint, time.monotonic)
-        self._stopping = False
-        self._stop_by = 0.0
+        self._stop_by: float | None = None
         self._lost: deque[OffsetLost] = deque()
         self._leased_until = 0.0
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
@@ -121,9 +120,8 @@ class Worker:
         self.too_large = 0
         self.last_event_time: float | None = None
         self.taken: dict[int, PartitionLedger] = {}
-        """The ledger as it was when the shard was claimed."""
+        """The ledger as it was when the shard was claimed; so were these counts."""
         self.counted_before: Counter[str] = Counter()
-        """What the state had counted by then; metrics count from the start of the process."""
 
     def listen(self, hear: Callable[[Rare], None]) -> None:
         """Be told of everything rare that the fold says (the demo's live view)."""
@@ -132,7 +130,10 @@ class Worker:
     def stop(self) -> None:
         """Finish the batch, save a checkpoint, give the lease back. Safe to call from a signal handler."""
         self._stop_by = time.monotonic() + self.settings.worker.grace_seconds / 2
-        self._stopping = True
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_by is not None
 
     # ---- the loop ----------------------------------------------------------------------------
 
@@ -441,7 +442,7 @@ class Worker:
     def _away(self, error: StoreUnavailable | SourceUnavailable, *, first: bool) -> None:
         if isinstance(error, StoreUnavailable):
             self.store_errors["unavailable"] += 1
-        if self._stopping and time.monotonic() > self._stop_by:
+        if self._stop_by is not None and time.monotonic() > self._stop_by:
             log.warning(
                 "stopping without a last checkpoint (%s); what came after the newest is folded again", error
             )

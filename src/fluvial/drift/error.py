@@ -1,7 +1,8 @@
 """The error plane: two one-sided ADWINs on the loss, one to warn and one to call it drift.
 
-ADWIN (Bifet and Gavalda, 2007) fires on a falling error too; only a rise is a drift of ours. It throws
-its window away at the update after a detection, so its estimate is read at the detection itself.
+ADWIN (Bifet and Gavalda, 2007) fires on a falling error too; only a rise is a drift of ours. It looks
+for a cut at every 32nd value only, so losses are handed over in blocks of that many, and a signal
+comes at the very event at which it would have come one by one.
 """
 
 from __future__ import annotations
@@ -16,12 +17,47 @@ from fluvial.types import Label, Signal, SignalKind, Task
 Losses = Callable[[], Sequence[float]]
 """The ring of recent losses, the newest last, asked for only when a change is to be dated."""
 
+CLOCK = 32
+"""ADWIN looks for a cut each time it has taken so many values."""
 SCALE_RATE = 0.0005
 """Regression: rate of the slow mean of |y - prediction| that the loss is measured in."""
 WARMING = 30
 """Regression: labelled events before the scale means anything."""
 CALM = 2_000
 """Labelled events without a drift after which a warning is taken back."""
+
+
+class OneSided:
+    """One ADWIN that speaks up when the mean rose, and says what it was before and after."""
+
+    def __init__(self, delta: float, window: Any = None) -> None:
+        from river._river_rust.drift import AdaptiveWindowing  # noqa: PLC0415 - loads scipy: seconds when cold
+
+        self._delta = delta
+        self._make = AdaptiveWindowing
+        self.window = window if window is not None else self._fresh()
+        self.fired = self.rose = False
+        self.before = 0.0
+
+    def _fresh(self) -> Any:
+        return self._make(delta=self._delta, clock=CLOCK, max_buckets=5, min_window_length=5, grace_period=10)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the present window."""
+        width: float = self.window.get_width()
+        return self.window.get_total() / width if width else 0.0
+
+    def update(self, losses: Sequence[float]) -> None:
+        """Take a block of at most `CLOCK` losses; `fired` and `rose` say what the last of them did."""
+        if self.fired:
+            self.window = self._fresh()  # as River's does after a detection
+        self.before = self.mean
+        take = self.window.update
+        self.fired = False
+        for loss in losses:
+            self.fired = take(loss) or self.fired
+        self.rose = self.fired and self.mean > self.before
 
 
 class ErrorMonitor:
@@ -43,16 +79,12 @@ class ErrorMonitor:
 
     def restart(self) -> None:
         """Forget what was watched: the model it was watched on is gone."""
-        from river.drift import ADWIN  # noqa: PLC0415 - loads scipy: seconds when cold
-
-        self._warning = ADWIN(delta=self._settings.warning_delta)
-        self._drift = ADWIN(delta=self._settings.drift_delta)
+        self._warning = OneSided(self._settings.warning_delta)
+        self._drift = OneSided(self._settings.drift_delta)
         self.warned_at = 0
 
-    def loss(self, y: Label, choice: int, value: float) -> float:
-        """0 or 1 for a class; for a number |y - value| over four times its slow mean, at most 1."""
-        if not self._regression:
-            return 0.0 if choice == y else 1.0
+    def loss(self, y: Label, value: float) -> float:
+        """Regression: |y - value| over four times its slow mean, at most 1."""
         error = abs(float(y) - value)
         self.scaled += 1
         rate = max(SCALE_RATE, 1.0 / self.scaled)
@@ -61,31 +93,32 @@ class ErrorMonitor:
             return 0.0
         return min(1.0, error / (4.0 * self.scale))
 
-    def update(self, loss: float, events: int, losses: Losses) -> tuple[Signal, ...]:
-        """Watch the loss of the labelled event that is number `events`."""
+    def update(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
+        """Watch a block of losses, whose last one is that of labelled event number `events`."""
         warning, drift = self._warning, self._drift
-        before_warning, before_drift = warning.estimation, drift.estimation
-        warning.update(loss)
-        drift.update(loss)
-        if drift.drift_detected and drift.estimation > before_drift:
+        warning.update(block)
+        drift.update(block)
+        if drift.rose:
             self.warned_at = 0
-            return (self._signal(SignalKind.DRIFT, drift, before_drift, events, losses),)
-        if warning.drift_detected:
-            return self._warned(before_warning, events, losses)
+            return (self._signal(SignalKind.DRIFT, drift, events, losses),)
+        if warning.fired:
+            return self._warned(events, losses)
         if self.warned_at and events - self.warned_at >= CALM:
-            return (self._recover(warning.estimation, events),)
+            return (self._recover(events),)
         return ()
 
-    def _warned(self, before: float, events: int, losses: Losses) -> tuple[Signal, ...]:
+    def _warned(self, events: int, losses: Losses) -> tuple[Signal, ...]:
         """Take what the warning detector says: a rise warns, a fall takes a standing warning back."""
-        if self._warning.estimation > before:
-            first = not self.warned_at
-            self.warned_at = events
-            self.warned_level = before if first else self.warned_level
-            return (self._signal(SignalKind.WARNING, self._warning, before, events, losses),) if first else ()
-        return (self._recover(self._warning.estimation, events),) if self.warned_at else ()
+        if not self._warning.rose:
+            return (self._recover(events),) if self.warned_at else ()
+        first = not self.warned_at
+        self.warned_at = events
+        if not first:
+            return ()
+        self.warned_level = self._warning.before
+        return (self._signal(SignalKind.WARNING, self._warning, events, losses),)
 
-    def _recover(self, after: float, events: int) -> Signal:
+    def _recover(self, events: int) -> Signal:
         since, self.warned_at = self.warned_at, 0
         return Signal(
             kind=SignalKind.RECOVERED,
@@ -93,27 +126,30 @@ class ErrorMonitor:
             detector="adwin",
             events=events,
             before=self.warned_level,
-            after=after,
+            after=self._warning.mean,
             since=since,
         )
 
-    def _signal(self, kind: SignalKind, detector: Any, before: float, events: int, losses: Losses) -> Signal:
+    def _signal(self, kind: SignalKind, detector: OneSided, events: int, losses: Losses) -> Signal:
         return Signal(
             kind=kind,
             plane=self.plane,
             detector="adwin",
             events=events,
-            before=before,
-            after=detector.estimation,
+            before=detector.before,
+            after=detector.mean,
             since=events - events_since_change(losses()),
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything it needs to go on: primitives and two River detectors."""
+        """Everything it needs to go on: primitives and River's two windows."""
         names = ("scale", "scaled", "warned_at", "warned_level")
-        return {**{n: getattr(self, n) for n in names}, "warning": self._warning, "drift": self._drift}
+        detectors = {"warning": self._warning, "drift": self._drift}
+        windows = {name: (one.window, one.fired) for name, one in detectors.items()}
+        return {**{n: getattr(self, n) for n in names}, **windows}
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._warning, self._drift = state["warning"], state["drift"]
+        for detector, name in ((self._warning, "warning"), (self._drift, "drift")):
+            detector.window, detector.fired = state[name]
         self.scale, self.scaled = state["scale"], state["scaled"]
         self.warned_at, self.warned_level = state["warned_at"], state["warned_level"]

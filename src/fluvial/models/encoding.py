@@ -19,6 +19,7 @@ __all__ = [
     "LimitCategories",
     "OneHot",
     "Standardise",
+    "StandardiseTarget",
 ]
 
 Features = dict[Hashable, Any]
@@ -77,6 +78,36 @@ class Standardise(base.Transformer):
             else:
                 out[name] = 0.0
         return out
+
+
+class StandardiseTarget(base.Regressor):
+    """A regressor that learns the target standardised by its running mean and variance, clipped like features.
+
+    It makes a learning rate mean the same whatever the target's unit. River's own holds bound methods of
+    itself, which no exact list of a checkpoint can name.
+    """
+
+    def __init__(self, regressor: base.Regressor) -> None:
+        self.regressor = regressor
+        self.count = 0
+        self.mean = 0.0
+        self.m2 = 0.0
+
+    def _deviation(self) -> float:
+        return (self.m2 / self.count) ** 0.5 if self.count and self.m2 > 0.0 else 1.0
+
+    def learn_one(self, x: Features, y: Any) -> None:
+        """Update the moments, then teach the standardised target."""
+        self.count += 1
+        delta = y - self.mean
+        self.mean += delta / self.count
+        self.m2 += delta * (y - self.mean)
+        z = (y - self.mean) / self._deviation()
+        self.regressor.learn_one(x, CLIP if z > CLIP else max(z, -CLIP))
+
+    def predict_one(self, x: Features) -> float:
+        """Answer in the target's own unit."""
+        return self.mean + self._deviation() * float(self.regressor.predict_one(x))
 
 
 class OneHot(base.Transformer):

@@ -26,9 +26,9 @@ def linear(schema: Schema, seed: int, rate: float = 0.05) -> Lanes:
 
 
 def _linear(task: Task, rate: float) -> Any:
-    from river import linear_model, optim, preprocessing  # noqa: PLC0415 - River loads scipy: only when asked
+    from river import linear_model, optim  # noqa: PLC0415 - River loads scipy: only when asked
 
-    from fluvial.models.encoding import Standardise  # noqa: PLC0415 - as above
+    from fluvial.models.encoding import Standardise, StandardiseTarget  # noqa: PLC0415 - as above
 
     if task is Task.BINARY:
         head: Any = linear_model.LogisticRegression(optim.SGD(rate), intercept_lr=rate)
@@ -36,7 +36,7 @@ def _linear(task: Task, rate: float) -> Any:
         head = linear_model.SoftmaxRegression(optim.SGD(rate))
     else:
         regression = linear_model.LinearRegression(optim.SGD(rate / 5), intercept_lr=rate / 5)
-        head = preprocessing.TargetStandardScaler(regression)
+        head = StandardiseTarget(regression)
     return Standardise() | head
 
 
