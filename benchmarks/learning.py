@@ -331,7 +331,8 @@ def main() -> None:
     rows.sort(key=lambda row: (order[row.stream], row.model, row.seed))
     console.print(shown_rows(rows))
     console.print(shown_shares(rows))
-    console.print_json(json.dumps(summary(rows)["points lost without drift, worst row"]))
+    lost = summary(rows)["points lost without drift, worst row"]
+    console.print(f"points lost without drift, worst row (below 0: gained): {lost}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     body = {"summary": summary(rows), "failed": failed, "rows": [asdict(row) for row in rows]}
     options.json.write_text(json.dumps(body, indent=1) + "\n")

@@ -126,7 +126,7 @@ def wire_events(count: int) -> Iterator[tuple[str, bytes]]:
 def create_topic(bootstrap: str, prefix: str) -> str:
     """A new topic of one partition under a name of its own, and its dead-letter topic."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     wanted = [NewTopic(n, num_partitions=1, replication_factor=1) for n in (name, f"{name}.dead-letters")]
     for future in admin.create_topics(wanted).values():
         future.result(20)

