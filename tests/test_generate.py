@@ -13,7 +13,6 @@ from fluvial.cli import generate, main
 from fluvial.streams import named, wire
 from support.kafka_broker import read_topic, unique_topic
 
-
 COMMAND = "import sys; from fluvial.cli import main; sys.exit(main())"
 
 
