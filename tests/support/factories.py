@@ -83,6 +83,18 @@ class Counting(base.Classifier):
         return {False: 1.0 - yes, True: yes}
 
 
+class Flickering(Counting):
+    """Answers NaN to every other event."""
+
+    def learn_one(self, x, y):
+        super().learn_one(x, y)
+        self.sick = self.seen % 2 == 1
+
+
+def flickering():
+    return Flickering()
+
+
 def counting():
     return Counting()
 

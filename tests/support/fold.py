@@ -11,6 +11,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fluvial import streams
@@ -21,7 +22,7 @@ from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.shard import blanks_of, spec_of
 
-OWN = ["support.factories:Counting", "support.factories:Mean"]
+OWN = ["support.factories:Counting", "support.factories:Flickering", "support.factories:Mean"]
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -253,12 +254,20 @@ def assert_same_fold(one, other, held=()):
     """
     here, there = portrait(one), portrait(other)
     for name in here:
-        assert here[name] == there[name], name
+        assert repr(here[name]) == repr(there[name]), name  # as text: a NaN equals itself
     for event in held:
-        assert one.step(event) == other.step(event)
-    here, there = portrait(one), portrait(other)
-    for name in here:
-        assert here[name] == there[name], f"{name}, after the held events"
+        assert told(one.step(event)) == told(other.step(event))
+    if held:
+        assert_same_fold(one, other)
+
+
+def told(outcome):
+    """An outcome, less the bytes of replaced models: pickles are not canonical."""
+    if outcome.rare is None or not outcome.rare.retired:
+        return outcome
+    versions = tuple(retired.version for retired in outcome.rare.retired)
+    rare = msgspec.structs.replace(outcome.rare, retired=versions)
+    return msgspec.structs.replace(outcome, rare=rare)
 
 
 def following(settings, learner, pairs_log, n=300, partition=0):
