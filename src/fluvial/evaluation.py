@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from fluvial.config import EvaluationSettings
 from fluvial.types import Answer, Label, Task
 
-BLOCK = 256
+BLOCK = 1_024
 BINS = 2_048
 LOGIT_RANGE = 16.0
 """Scores are binned by log-odds from -16 to 16: uniform bins would merge the tails of a rare class."""
@@ -35,20 +37,38 @@ Row = tuple[Label, Label, Answer]
 """Label, the label before it, what was served."""
 
 
-class Rows(NamedTuple):
+class Rows:
     """Rows as columns: `y` and `last` of shape (n,), `answers` of shape (n, classes or 1)."""
 
-    y: Floats
-    last: Floats
-    answers: Floats
+    def __init__(self, rows: Sequence[Row], width: int) -> None:
+        y, last, answers = zip(*rows, strict=True)
+        self.y: Floats = np.array(y, dtype=np.float64)
+        self.last: Floats = np.array(last, dtype=np.float64)
+        self.answers: Floats = np.fromiter(chain.from_iterable(answers), np.float64).reshape(len(rows), width)
 
-    @classmethod
-    def of(cls, rows: Sequence[Row], width: int) -> Rows:
-        """Turn rows into columns."""
-        y = np.array([row[0] for row in rows], dtype=np.float64)
-        last = np.array([row[1] for row in rows], dtype=np.float64)
-        answers = np.array([row[2] for row in rows], dtype=np.float64).reshape(len(rows), width)
-        return cls(y, last, answers)
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """Where each row falls in the confusion matrix, counted along its rows."""
+        cells: NDArray[np.int64] = self.labels * self.answers.shape[1] + self.answers.argmax(axis=1)
+        return cells
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels as class indices."""
+        return self.y.astype(np.int64)
+
+    @cached_property
+    def losses(self) -> Floats:
+        """Log-loss of each row."""
+        served = self.answers[np.arange(len(self.y)), self.labels]
+        return -np.log(np.clip(served, LEAST_PROBABILITY, 1.0))
+
+    @cached_property
+    def places(self) -> list[NDArray[np.int64]]:
+        """Per curve, where each row falls in its two histograms, laid end to end."""
+        width = self.answers.shape[1]
+        classes = [1] if width == 2 else range(width if width <= MAX_AUC_CLASSES else 0)
+        return [(self.labels == k) * BINS + _bins(self.answers[:, k]) for k in classes]
 
 
 class ClassTally:
@@ -72,16 +92,11 @@ class ClassTally:
 
     def add(self, rows: Rows, weights: Floats) -> None:
         """Count rows, each by its weight."""
-        y = rows.y.astype(np.int64)
-        choice = rows.answers.argmax(axis=1)
-        np.add.at(self.confusion, (y, choice), weights)
-        served = rows.answers[np.arange(len(y)), y]
-        self.log_loss -= float(weights @ np.log(np.clip(served, LEAST_PROBABILITY, 1.0)))
+        self.confusion += np.bincount(rows.cells, weights, self.size**2).reshape(self.confusion.shape)
+        self.log_loss += float(weights @ rows.losses)
         self.repeated += float(weights @ (rows.y == rows.last))
-        classes = [1] if len(self.histograms) == 1 else range(len(self.histograms))
-        for curve, k in enumerate(classes):
-            is_k = (y == k).astype(np.int64)
-            np.add.at(self.histograms[curve], (is_k, _bins(rows.answers[:, k])), weights)
+        for curve, places in enumerate(rows.places):
+            self.histograms[curve] += np.bincount(places, weights, 2 * BINS).reshape(2, BINS)
 
     def metrics(self) -> dict[str, float]:
         """Derive the metrics; empty without rows."""
@@ -223,7 +238,7 @@ class Prequential:
     def _columns(self, rows: Sequence[Row]) -> Rows:
         """Rows as columns; the very first label has none before it and counts as no change in regression."""
         regression = self._task is Task.REGRESSION
-        columns = Rows.of(rows, 1 if regression else self._size)
+        columns = Rows(rows, 1 if regression else self._size)
         if regression:
             first = np.isnan(columns.last)
             columns.last[first] = columns.y[first]

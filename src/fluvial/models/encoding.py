@@ -81,7 +81,7 @@ class Standardise(base.Transformer):
 
 
 class StandardiseTarget(base.Regressor):
-    """A regressor that learns the target standardised by its running mean and variance, clipped like features.
+    """A regressor that learns the target standardised by its running moments, clipped as features are.
 
     It makes a learning rate mean the same whatever the target's unit. River's own holds bound methods of
     itself, which no exact list of a checkpoint can name.
