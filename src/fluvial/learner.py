@@ -120,7 +120,7 @@ class Learner:
         self.spec = spec
         self.blanks: Mapping[str, bytes] = state["blanks"]
         self._hard = {lane: only_hard_labels(spec.load(blank)) for lane, blank in self.blanks.items()}
-        members = [self._member(*row) for row in state["members"]]
+        members = self._members(state["members"])
         self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"])
         self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
         self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
@@ -150,10 +150,11 @@ class Learner:
     def genesis(cls, spec: Spec, blanks: Mapping[str, bytes], offsets: Mapping[int, int]) -> Learner:
         """Begin a lineage: a blank member per lane, nothing accounted for before `offsets`."""
         members = [(lane, True, 0, spec.load(blank)) for lane, blank in blanks.items()]
+        dumped = spec.dump(members)
         state = {
             "format": FORMAT,
             "blanks": dict(blanks),
-            "members": members,
+            "members": dumped,
             "weights": [1.0 / len(members)] * len(members),
             "scale": 0.0,
             "monitor": None,
@@ -370,6 +371,9 @@ class Learner:
 
     # ---- members -----------------------------------------------------------------------------
 
+    def _members(self, dumped: bytes) -> list[Member]:
+        return [self._member(*row) for row in self.spec.load(dumped)]
+
     def _member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
         ask = reader(model, self.spec.task, self.spec.size, hard=self._hard[lane])
         return Member(lane, model, ask, champion=champion, born=born)
@@ -472,11 +476,15 @@ class Learner:
             kind=kind, partition=event.partition, offset=event.offset, time=event.time, detail=detail
         )
 
-    def probe(self) -> list[Answer]:
-        """Ask every member about the newest events. Ask a loaded copy only: asking can change a model."""
+    def probe(self, dumped: bytes) -> list[Answer]:
+        """Ask copies of the members about the newest events. `dumped`: the members, as in the state.
+
+        Never the live ones: asking changes some models.
+        """
+        members = self._members(dumped)
         out: list[Answer] = []
         for x, _, _, _ in self.memory.newest(PROBES):
-            for member in self.mixture.members:
+            for member in members:
                 try:
                     answer = member.ask(x)
                 except NonFiniteAnswer:
@@ -489,7 +497,8 @@ class Learner:
         return {
             "format": FORMAT,
             "blanks": dict(self.blanks),
-            "members": [(m.lane, m.champion, m.born, m.model) for m in self.mixture.members],
+            # A pickle of its own, so that the copy that is asked for probe answers loads nothing else.
+            "members": self.spec.dump([(m.lane, m.champion, m.born, m.model) for m in self.mixture.members]),
             "weights": list(self.mixture.weights),
             "scale": self.mixture.scale,
             "monitor": self.monitor.state(),

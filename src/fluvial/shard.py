@@ -23,7 +23,7 @@ from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
-from fluvial.types import Claim, Commit, Entry, Head, Topology
+from fluvial.types import Answer, Claim, Commit, Entry, Head, Topology
 
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
@@ -100,13 +100,9 @@ class Shard:
 
         Raises CheckpointTooLarge.
         """
-        state = {
-            "fold": self.learner.state(),
-            "inference": self.codec.state(),
-            "partitions": self.topology.partitions,
-        }
-        payload = unpickle.dumps(state)
-        copy = Learner(self.learner.spec, self.learner.spec.load(payload)["fold"])
+        fold = self.learner.state()
+        payload = unpickle.dumps({"fold": fold, "inference": self.codec.state()})
+        answers = self.learner.probe(fold["members"])
         header = Header(
             service=self.settings.service,
             shard=self.claim.shard,
@@ -124,7 +120,7 @@ class Shard:
             runtime=runtime(),
         )
         key = self._keys[0] if self._keys else None
-        return seal(payload, header, copy.probe(), key, self.settings.checkpoint.max_bytes)
+        return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
 
     def save(self, store: Store, entries: Sequence[Entry], versions: Mapping[int, bytes]) -> int:
         """Write the next checkpoint; returns its size in bytes. Raises StoreError, CheckpointTooLarge."""
@@ -218,15 +214,13 @@ class Opening:
             ) from error
 
     def _restore(self, claim: Claim, topology: Topology, opened: Opened) -> Shard:
-        spec = spec_of(self._settings)
-        self._ask(spec, opened)
         state = self._unpickle(opened.payload)
+        learner = Learner(spec_of(self._settings), state["fold"])
+        self._compare(opened, learner.probe(state["fold"]["members"]))
         if opened.header.settings != fingerprint(self._settings):
             self._note("settings-changed", {"checkpoint": opened.header.settings})
-        learner = Learner(spec, state["fold"])
-        return Shard(
-            self._settings, claim, topology, Codec(self._settings.schema, state["inference"]), learner
-        )
+        codec = Codec(self._settings.schema, state["inference"])
+        return Shard(self._settings, claim, topology, codec, learner)
 
     def _expectation(self, claim: Claim, age: int) -> Expectation:
         head = claim.head if age == 0 else None
@@ -245,16 +239,15 @@ class Opening:
         limit = self._settings.checkpoint.max_bytes
         state: Mapping[str, Any] = unpickle.loads(payload, extra, limit)
         # Pickles within the pickle: checked here once, since the fold loads them again and again as its own.
-        for nested in ("blanks", "snapshot"):
-            for blob in state["fold"][nested].values():
-                unpickle.loads(blob, extra, limit)
+        fold = state["fold"]
+        for blob in (fold["members"], *fold["blanks"].values(), *fold["snapshot"].values()):
+            unpickle.loads(blob, extra, limit)
         return state
 
-    def _ask(self, spec: Spec, opened: Opened) -> None:
-        """Compare a throw-away copy's answers: asking changes some models, so it never goes on."""
-        copy = Learner(spec, self._unpickle(opened.payload)["fold"])
+    def _compare(self, opened: Opened, answers: Sequence[Answer]) -> None:
+        """Hold what a loaded copy answered against what one answered when the checkpoint was made."""
         try:
-            compare(opened.answers, copy.probe(), exact=opened.portable)
+            compare(opened.answers, answers, exact=opened.portable)
         except CheckpointRefused as error:
             if self._settings.checkpoint.on_refused != "try":
                 raise

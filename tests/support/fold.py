@@ -236,7 +236,7 @@ def copied(learner):
 def portrait(learner):
     """Everything of a fold that is not a River object, for exact comparison."""
     state = dict(learner.state())
-    members = [(lane, champion, age) for lane, champion, age, _ in state.pop("members")]
+    members = [(lane, champion, age) for lane, champion, age, _ in learner.spec.load(state.pop("members"))]
     monitor = dict(state.pop("monitor"))
     detectors = [
         (window.get_width(), window.get_total(), window.get_variance(), fired)
