@@ -26,7 +26,7 @@ class KafkaSettings(Section, frozen=True):
     start: str = "earliest"
     """Where a new shard starts: `earliest`, `latest` or an ISO 8601 time."""
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    wait_ms: Annotated[int, Meta(ge=1, le=1_000)] = 50
+    wait_ms: Annotated[int, Meta(ge=1, le=1_000)] = 20
     """How long a batch waits for company."""
     on_lost_offset: Literal["fail", "earliest"] = "fail"
     """When the resume position is outside the log: stop, or go on from its start with the same model."""
