@@ -14,9 +14,12 @@ def linear():
 
 
 def softmax():
-    """Numbers standardised, categories one-hot beside them."""
-    numbers = compose.Select("a", "b", "c") | preprocessing.StandardScaler()
-    categories = compose.Select("city", "plan") | OneHot()
+    """Numbers standardised, categories one-hot beside them.
+
+    Selected by type: `compose.Select` keeps names in a set, whose order depends on the hash seed.
+    """
+    numbers = compose.SelectType(float) | preprocessing.StandardScaler()
+    categories = compose.SelectType(str) | OneHot()
     return (numbers + categories) | linear_model.SoftmaxRegression(optim.SGD(0.05))
 
 
