@@ -72,6 +72,10 @@ def signing_keys(settings: Settings) -> tuple[SigningKey, ...]:
     return () if key is None else (SigningKey(settings.checkpoint.key_id, key),)
 
 
+def _digest(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()
+
+
 class Shard:
     """The fold of one shard with its claim; `save` makes it durable."""
 
@@ -127,7 +131,7 @@ class Shard:
         blob = self.sealed(self.sequence + 1)
         store.save(self.claim, self.sequence + 1, blob, self.offsets, entries, versions)
         self.sequence += 1
-        head = Head(sequence=self.sequence, digest=hashlib.sha256(blob).hexdigest(), offsets=self.offsets)
+        head = Head(sequence=self.sequence, digest=_digest(blob), offsets=self.offsets)
         self.claim = msgspec.structs.replace(self.claim, head=head)
         return len(blob)
 
@@ -185,20 +189,21 @@ class Opening:
     def _resume(self, claim: Claim, topology: Topology) -> Shard:
         """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
         refused: list[CheckpointRefused] = []
-        for age, blob in enumerate(self._store.load(claim.shard)):
+        for blob in self._store.load(claim.shard):
             try:
-                return self._load(claim, topology, blob, age)
+                return self._load(claim, topology, blob)
             except CheckpointRefused as error:
                 refused.append(error)
-                self._note("checkpoint-refused", {"generation": age, "why": str(error)})
+                self._note("checkpoint-refused", {"why": str(error)})
         if self._settings.checkpoint.on_refused != "replay":
             raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
         offsets = self._source.start_offsets("earliest", SECONDS)
         return self._genesis(claim, topology, offsets, "replayed")
 
-    def _load(self, claim: Claim, topology: Topology, blob: bytes, age: int) -> Shard:
+    def _load(self, claim: Claim, topology: Topology, blob: bytes) -> Shard:
         """Check the envelope and the log, load the payload, compare its answers with the recorded ones."""
-        opened = unseal(blob, self._expectation(claim, age), signing_keys(self._settings))
+        opened = unseal(blob, self._expectation(claim, blob), signing_keys(self._settings))
+        self._same_generation(opened.header, claim, blob)
         self._same_log(opened.header, topology)
         if opened.header.model != model_fingerprint(self._settings):
             raise CheckpointRefused(
@@ -222,8 +227,20 @@ class Opening:
         codec = Codec(self._settings.schema, state["inference"])
         return Shard(self._settings, claim, topology, codec, learner)
 
-    def _expectation(self, claim: Claim, age: int) -> Expectation:
-        head = claim.head if age == 0 else None
+    def _same_generation(self, header: Header, claim: Claim, blob: bytes) -> None:
+        """Tell the generation before the head's from a blob that stands in for the head's."""
+        head = claim.head
+        if head is None or _digest(blob) == head.digest:
+            return
+        if header.sequence >= head.sequence:
+            raise CheckpointRefused(
+                f"checkpoint {header.sequence} has another digest than the head holds: it was replaced"
+            )
+        detail = {"sequence": header.sequence, "head": head.sequence, "offsets": header.offsets}
+        self._note("previous-generation", detail)
+
+    def _expectation(self, claim: Claim, blob: bytes) -> Expectation:
+        head = claim.head if claim.head is not None and _digest(blob) == claim.head.digest else None
         return Expectation(
             service=self._settings.service,
             shard=claim.shard,
