@@ -287,7 +287,9 @@ class Worker:
         else:
             self._entries.clear()
             self._versions.clear()
-            self._poisoned.clear()
+            # Those still ahead stay known: a checkpoint may be saved on the way back to the offender.
+            offsets = shard.offsets
+            self._poisoned = {at: why for at, why in self._poisoned.items() if at[1] >= offsets[at[0]]}
             self.saved += 1
             self.saved_at = time.monotonic()
             self.saved_bytes = size
