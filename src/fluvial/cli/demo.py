@@ -30,7 +30,7 @@ LEAST_EVERY = 1_500
 """Events between two changes at least: the drift of a model that has learned less is hard to see."""
 OVERTIME = 1.5
 """A machine that cannot hold the rate stops after this many times the planned seconds."""
-FRAME_SECONDS = 0.2
+FRAME_SECONDS = 0.25
 LINE_SECONDS = 5.0
 PICTURE_SIZE = (104, 34)
 

@@ -44,9 +44,10 @@ def plot(worker: Curve, twin: Curve, rows: int, low: float, changes: Iterable[in
     ours, other = _cells(worker, rows, low), _cells(twin, rows, low, dotted=True)
     at = set(changes)
     marked = [column in at for column in range(width)]
+    scale = _scale(rows, low)
     lines = []
     for row in range(rows):
-        line = Text(_scale(row, rows, low), style="dim")
+        line = Text(scale[row], style="dim")
         cells = map(_cell, ours[row], other[row], marked)
         # Runs of one style: a span for every character would take most of the time of a frame.
         for style, run in groupby(cells, key=itemgetter(1)):
@@ -67,12 +68,12 @@ def _cell(ours: int, other: int, marked: bool) -> tuple[str, str]:
 def _cells(curve: Curve, rows: int, low: float, *, dotted: bool = False) -> list[list[int]]:
     """The dots of a curve by line and column, each joined to the one before; every second if `dotted`."""
     cells = [[0] * (len(curve) // 2) for _ in range(rows)]
-    top, last = 4 * rows - 1, -1
+    last = -1
     for x, value in enumerate(curve[: len(curve) // 2 * 2]):
         if value is None:
             last = -1
             continue
-        y = top - round((min(1.0, max(low, value)) - low) / (1.0 - low) * top)
+        y = _height(value, rows, low)
         for height in range(min(y, last), max(y, last) + 1) if last >= 0 else (y,):
             if not dotted or (x + height) % 2 == 0:
                 cells[height // 4][x // 2] |= _DOTS[x % 2][height % 4]
@@ -80,15 +81,27 @@ def _cells(curve: Curve, rows: int, low: float, *, dotted: bool = False) -> list
     return cells
 
 
-def _scale(row: int, rows: int, low: float) -> str:
-    """What stands left of a line: the value in the middle of it, on every second line."""
-    value = 100.0 * (1.0 - (1.0 - low) * (4 * row + 1.5) / (4 * rows - 1))
-    return f"{value:5.0f} % " if row % 2 == 0 else " " * GUTTER
+def _scale(rows: int, low: float) -> list[str]:
+    """What stands left of each line: a round percentage that lies in it, if one does."""
+    names = [" " * GUTTER] * rows
+    # At least a line and a half apart.
+    step = next((s for s in (10, 20) if rows * s >= 150 * (1.0 - low)), 50)
+    for value in range(0, 101, step):
+        if value >= 100 * low:
+            names[_height(value / 100, rows, low) // 4] = f"{value:5d} % "
+    return names
+
+
+def _height(value: float, rows: int, low: float) -> int:
+    """How many dots from the top a value is drawn."""
+    top = 4 * rows - 1
+    return top - round((min(1.0, max(low, value)) - low) / (1.0 - low) * top)
 
 
 def marks(name: str, columns: Iterable[int], width: int, sign: str, style: str) -> Text:
     """One line of marks under the plot, named at its left."""
     line = Text(f"{name:>{GUTTER - 1}} ", style="dim")
     wanted = set(columns)
-    line.append("".join(sign if column in wanted else " " for column in range(width)), f"not dim {style}")
+    for there, run in groupby(range(width), key=wanted.__contains__):
+        line.append((sign if there else " ") * len(tuple(run)), f"not dim {style}" if there else "")
     return line

@@ -24,6 +24,8 @@ TOPIC = "market"
 SERVICE = "demo"
 PARTITION = 0
 """All events go to one partition, so that an event's number is its offset."""
+EMBEDDED: dict[str, str | int | float | bool] = {"fetch.wait.max.ms": 20}
+"""The embedded Kafka answers an empty fetch only after this time, also when an event comes meanwhile."""
 RIGHT, WRONG = b"10"
 """How the twin tells its judgements, a byte an event."""
 
@@ -47,7 +49,7 @@ def settings_of(plan: Plan, servers: str, url: str) -> Settings:
     """The service's settings, as a TOML file would give them."""
     return Settings(
         service=SERVICE,
-        kafka=KafkaSettings(bootstrap_servers=servers, topic=TOPIC),
+        kafka=KafkaSettings(bootstrap_servers=servers, topic=TOPIC, client=EMBEDDED),
         schema=named(STREAM).schema(),
         model=ModelSettings(preset=plan.model),
         redis=RedisSettings(url=Secret(url), allow_unfit=True),

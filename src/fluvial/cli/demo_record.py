@@ -17,6 +17,9 @@ import msgspec
 from fluvial.streams import MARKET_WIDTH
 from fluvial.types import Rare, Signal, SignalKind, Version
 
+TOLERANCE = 500
+"""Events by which a signal may date a change too late and still mean it."""
+
 
 class Change(msgspec.Struct, frozen=True):
     """One true change of the rule."""
@@ -26,20 +29,18 @@ class Change(msgspec.Struct, frozen=True):
     gradual: bool
     begin: int
     """The first event at which it can show."""
-
-    @property
-    def name(self) -> str:
-        """How it is told."""
-        return f"gradual, from {self.begin:,}" if self.gradual else "abrupt"
+    settled: int
+    """The first event at which the new rule holds for good."""
 
 
 def changes_within(events: int, every: int) -> tuple[Change, ...]:
     """Changes of the market stream among the first `events`: odd ones abrupt, even ones gradual."""
-    width = min(MARKET_WIDTH, every // 4)
-    return tuple(
-        Change(position=at, gradual=number % 2 == 0, begin=at - width if number % 2 == 0 else at)
-        for number, at in enumerate(range(every, events, every), 1)
-    )
+    changes = []
+    for number, at in enumerate(range(every, events, every), 1):
+        gradual = number % 2 == 0
+        width = min(MARKET_WIDTH, every // 4) if gradual else 0
+        changes.append(Change(position=at, gradual=gradual, begin=at - width, settled=at + width))
+    return tuple(changes)
 
 
 class Tally:
@@ -123,7 +124,8 @@ class Record:
             self.happenings.append(Happening(version.events, "answer", _version_text(version)))
         for entry in rare.entries:
             if entry.kind == "hold" and entry.offset is not None:
-                self.happenings.append(Happening(entry.offset, "held", str(entry.detail.get("because", ""))))
+                why = str(entry.detail.get("because", ""))
+                self.happenings.append(Happening(entry.offset + 1, "held", why))
 
     def logged(self, text: str) -> None:
         """Keep a line of the worker's log."""
@@ -146,9 +148,10 @@ _DONE = {
 
 
 def _version_text(version: Version) -> str:
-    because = version.detail.get("because", "")
-    what = f"version {version.number}: {_DONE.get(version.cause, version.cause)}"
-    return f"{what}, {because}" if because else what
+    told = f"{_DONE.get(version.cause, version.cause)}: version {version.number}"
+    # Why a challenger or the model began afresh, the signal before it says.
+    because = version.detail.get("because", "") if version.cause == "promotion" else ""
+    return f"{told} ({because})" if because else told
 
 
 # ---- what it was worth ----------------------------------------------------------------------------
@@ -162,11 +165,13 @@ class Stretch(msgspec.Struct, frozen=True):
     change: Change | None
     """None: the stretch before the first change."""
     noticed_after: int | None
-    """Events from the change's beginning to the first drift signal; None: not noticed."""
+    """Events from the change's beginning to the first drift signal that dates it there; None: none did."""
     warned_after: int | None
-    more_signals: int
+    """The same for the first warning."""
+    other_signals: int
     """Further drift signals in this stretch; before the first change, all of them: false alarms."""
     done: str
+    """The versions that were made; empty where the weights of a mixture were all that moved."""
     worker: float
     """Accuracy, 0 to 1."""
     twin: float
@@ -213,24 +218,30 @@ def summarise(record: Record) -> Summary:
         worker=record.worker.accuracy(0, until) or 0.0,
         twin=record.twin.accuracy(0, until) or 0.0,
         no_change=record.no_change.accuracy(0, until) or 0.0,
-        false_alarms=stretches[0].more_signals,
+        false_alarms=stretches[0].other_signals,
     )
 
 
 def _stretch(record: Record, change: Change | None, start: int, end: int) -> Stretch:
-    def after(kind: SignalKind) -> list[int]:
-        return [s.events - start for s in record.signals if s.kind is kind and start < s.events <= end]
+    within = [signal for signal in record.signals if start < signal.events <= end]
 
-    drifts, warnings = after(SignalKind.DRIFT), after(SignalKind.WARNING)
-    versions = [v for v in record.versions if start < v.events <= end]
+    def noticed(kind: SignalKind) -> int | None:
+        if change is None:
+            return None
+        latest = change.settled + TOLERANCE
+        meant = (s.events - start for s in within if s.kind is kind and s.since <= latest)
+        return next(meant, None)
+
+    noticed_after = noticed(SignalKind.DRIFT)
+    drifts = sum(signal.kind is SignalKind.DRIFT for signal in within)
     return Stretch(
         start=start,
         end=end,
         change=change,
-        noticed_after=drifts[0] if change and drifts else None,
-        warned_after=warnings[0] if change and warnings else None,
-        more_signals=len(drifts[1:] if change else drifts),
-        done=_done(versions),
+        noticed_after=noticed_after,
+        warned_after=noticed(SignalKind.WARNING),
+        other_signals=drifts - (noticed_after is not None),
+        done=_done([version for version in record.versions if start < version.events <= end]),
         worker=record.worker.accuracy(start, end) or 0.0,
         twin=record.twin.accuracy(start, end) or 0.0,
         no_change=record.no_change.accuracy(start, end) or 0.0,
@@ -242,4 +253,4 @@ def _done(versions: Sequence[Version]) -> str:
     words = []
     for cause, times in Counter(version.cause for version in versions).items():
         words.append(_DONE.get(cause, cause) + (f" {times} times" if times > 1 else ""))
-    return ", ".join(words).replace(", challenger", ",") or "nothing"
+    return ", ".join(words).replace(", challenger", ",")

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.layout import Layout
 from rich.panel import Panel
@@ -22,7 +23,6 @@ FACT_LINES = 8
 """Of the lower half, without its border."""
 MARK_LINES = 3
 LEAST_ROWS = 3
-_WIDE = 100  # columns from which the log has room for whole sentences
 
 _STYLES = {
     "change": "yellow",
@@ -73,7 +73,7 @@ def frame(parts: Parts, now: Now, width: int, height: int) -> Layout:
 def _head(parts: Parts, now: Now, width: int) -> Group:
     plan, done = parts.plan, parts.record.until
     title = Text.assemble(
-        (" fluvial demo ", "bold reverse"), f"  model {plan.model}, policy {plan.policy}", ("  ", "")
+        " ", ("fluvial demo", "bold reverse"), f"  model {plan.model}, policy {plan.policy}", "  "
     )
     hint = Text("Ctrl-C ends it ", style="dim")
     title.append(" " * max(1, width - title.cell_len - hint.cell_len))
@@ -109,7 +109,8 @@ def _curves(record: Record, width: int, rows: int) -> Panel:
 
 
 def _running(accuracy: Callable[[int, int], float | None], window: int) -> Callable[[int], float | None]:
-    return lambda end: accuracy(end - window, end)
+    # Over fewer events than half a window it only jumps.
+    return lambda end: accuracy(end - window, end) if 2 * end >= window else None
 
 
 def _standing(record: Record) -> Text:
@@ -118,9 +119,9 @@ def _standing(record: Record) -> Text:
     worker, twin = record.worker.accuracy(until - window, until), record.twin.accuracy(until - window, until)
     return Text.assemble(
         (f"right, of the last {window:,}:  ", "not dim"),
-        (f"the worker {percent(worker)}", "bold green"),
+        (f"the worker {percent(worker)}", "not dim bold green"),
         ("   ", ""),
-        (f"a twin that never reacts {percent(twin)}", "red"),
+        (f"a twin that never reacts {percent(twin)}", "not dim red"),
     )
 
 
@@ -177,7 +178,7 @@ def _weights(now: Now) -> str:
 def _log(happenings: Sequence[Happening]) -> Panel:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right", style="dim", no_wrap=True, min_width=6)
-    grid.add_column(no_wrap=True, min_width=7)
+    grid.add_column(no_wrap=True, min_width=9)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     for line in list(happenings)[-FACT_LINES:]:
         style = _STYLES.get(line.kind, "")
@@ -210,57 +211,63 @@ def plain_line(parts: Parts, now: Now) -> str:
 
 def closing(parts: Parts, summary: Summary, now: Now) -> RenderableType:
     """What drifted when, how late it was noticed, what was done and what that was worth."""
-    table = Table(title="What the answers to drift were worth", title_justify="left", expand=False)
-    table.add_column("the rule changed at", no_wrap=True)
-    table.add_column("noticed after", justify="right")
-    table.add_column("done")
-    for name in ("worker", "twin"):
+    table = Table(
+        box=box.SIMPLE, pad_edge=False, title="What answering drift was worth", title_justify="left"
+    )
+    table.add_column("rule changed\nat event", no_wrap=True)
+    table.add_column("noticed after\nevents", no_wrap=True, justify="right")
+    table.add_column("answered by")
+    for name in ("worker\nright", "twin\nright"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("worth", justify="right", no_wrap=True, style="bold")
+    table.add_column("worth\npoints", justify="right", no_wrap=True, style="bold")
     for stretch in summary.stretches:
-        table.add_row(*_row(stretch), f"{stretch.worth:+.1f}")
+        table.add_row(*_row(stretch, parts.plan.policy), f"{stretch.worth:+.1f}")
     table.add_section()
-    table.add_row(
-        "all", "", f"(the last label again: {percent(summary.no_change)})",
-        percent(summary.worker), percent(summary.twin), f"{summary.worth:+.1f}",
-    )  # fmt: skip
-    return Group(table, Text(_account(parts, summary, now)), Text(_next()))
+    table.add_row("all", "", "", percent(summary.worker), percent(summary.twin), f"{summary.worth:+.1f}")
+    return Group(
+        table, *(Text(line, no_wrap=True, overflow="ignore") for line in _account(parts, summary, now))
+    )
 
 
-def _row(stretch: Stretch) -> tuple[str, str, str, str, str]:
+def _row(stretch: Stretch, policy: str) -> tuple[str, str, str, str, str]:
     change = stretch.change
+    done = [word for word in ("reweighting" if policy == "reweight" else "", stretch.done) if word]
+    told = ("; ".join(done) or "nothing", percent(stretch.worker), percent(stretch.twin))
     if change is None:
-        false = stretch.more_signals
-        told = f"{false} false alarm{'s' if false != 1 else ''}" if false else "-"
-        return "(before)", told, stretch.done, percent(stretch.worker), percent(stretch.twin)
-    noticed = f"{stretch.noticed_after:,} events" if stretch.noticed_after is not None else "not noticed"
-    where = f"{change.position:,} " + (f"(from {change.begin:,})" if change.gradual else "(at once)")
-    return where, noticed, stretch.done, percent(stretch.worker), percent(stretch.twin)
+        alarms = stretch.other_signals
+        return "(before)", f"{alarms} false alarm{'s' if alarms != 1 else ''}", *told
+    where = f"{change.position:,}" + (f" (from {change.begin:,})" if change.gradual else "")
+    return where, _noticed(stretch), *told
 
 
-def _account(parts: Parts, summary: Summary, now: Now) -> str:
+def _noticed(stretch: Stretch) -> str:
+    if stretch.noticed_after is not None:
+        return f"{stretch.noticed_after:,}"
+    return f"warned at {stretch.warned_after:,}" if stretch.warned_after is not None else "no signal"
+
+
+def _account(parts: Parts, summary: Summary, now: Now) -> list[str]:
+    """The rest, in lines that fit eighty columns."""
     ledger = now.ledger
-    learned = f"{ledger.learned:,} learned, each once; {ledger.dead:,} dead letters" if ledger else "none"
-    return (
-        f"{summary.events:,} events in {now.seconds:.0f} s: {learned}. "
-        f"{now.checkpoint.saved:,} signed checkpoints. "
-        f"Scores readable within {_known(1_000 * now.late, '{:.0f} ms')} (99 % of batches).\n"
-        f"Model {parts.plan.model}, policy {parts.plan.policy}; the twin is the same model on the same "
-        "events, without reaction.\nLateness is counted from where a change begins; worth is in points of "
-        "accuracy up to the next change."
-    )
-
-
-def _next() -> str:
-    return (
-        "\nYour own topic:  fluvial init  writes a settings file to start from;  fluvial check  tries it;"
-        "\n                 fluvial run  keeps your model right."
-    )
+    once = f"{ledger.learned:,} learned, each once; {ledger.dead:,} dead letters" if ledger else "-"
+    late = _known(1_000 * now.late, "{:.0f} ms")
+    return [
+        f"{summary.events:,} events in {now.seconds:.0f} s. {once}.",
+        f"{now.checkpoint.saved:,} signed checkpoints; 99 % of scores readable within {late}.",
+        f"Repeating the last label would be right for {percent(summary.no_change)}.",
+        f"Both run model {parts.plan.model}; the worker answers by {parts.plan.policy}, the twin never.",
+        "Lateness counts from where a change begins: a gradual one (from) does so earlier.",
+        "",
+        "Your own topic:  fluvial init   writes a settings file to start from",
+        "                 fluvial check  tries it",
+        "                 fluvial run    keeps your model right while the world changes",
+    ]
 
 
 # ---- the picture ----------------------------------------------------------------------------------
 
-_SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
+_SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
+  role="img" xml:space="preserve">
 <title>fluvial demo</title>
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
