@@ -144,6 +144,8 @@ class Mixture:
         """Mix the members' answers by weight; those that could not predict are left out."""
         if len(answers) == 1:
             return answers[0]
+        if self.size == 2:
+            return self._combine_pairs(answers)
         total = 0.0
         sums = [0.0] * self.size
         for weight, answer in zip(self.weights, answers, strict=True):
@@ -154,32 +156,42 @@ class Mixture:
                 sums[k] += weight * value
         return tuple([value / total for value in sums]) if total > 0.0 else None
 
+    def _combine_pairs(self, answers: Sequence[Answer | None]) -> Answer | None:
+        """The same for two classes, without the inner loop."""
+        total = no = yes = 0.0
+        for weight, answer in zip(self.weights, answers, strict=True):
+            if answer is not None:
+                total += weight
+                no += weight * answer[0]
+                yes += weight * answer[1]
+        return (no / total, yes / total) if total > 0.0 else None
+
     def reweigh(self, y: Label, answers: Sequence[Answer | None], served: Answer) -> None:
         """Move the weights towards those who were right. A member without an answer counts as uniform."""
         if len(answers) == 1:
             return
         if self.task is Task.REGRESSION:
-            factors = self._number_factors(float(y), answers, served)
+            raised = self._raised_by_error(float(y), answers, served)
         else:
             # exp(-eta * -log(p)) is p ** eta.
             floor, k, unknown = self._floor, int(y), 1.0 / self.size
-            factors = [max(unknown if a is None else a[k], floor) ** ETA for a in answers]
-        raised = [w * f for w, f in zip(self.weights, factors, strict=True)]
-        total = sum(raised)
+            raised = []
+            for weight, answer in zip(self.weights, answers, strict=True):
+                p = unknown if answer is None else answer[k]
+                raised.append(weight * (p if p > floor else floor) ** ETA)  # noqa: FURB136 - max() costs twice
+        kept = (1.0 - ALPHA) / sum(raised)
         share = ALPHA / len(raised)
-        self.weights = [(1.0 - ALPHA) * (w / total) + share for w in raised]
+        self.weights = [kept * weight + share for weight in raised]
 
-    def _number_factors(self, y: float, answers: Sequence[Answer | None], served: Answer) -> list[float]:
+    def _raised_by_error(self, y: float, answers: Sequence[Answer | None], served: Answer) -> list[float]:
         """Loss min(4.6, error^2 / 2 s^2), with s^2 the fading mean of the mixture's squared error."""
         squared = (y - served[0]) ** 2
         self.scale = squared if self.scale == 0.0 else self.scale + SCALE_RATE * (squared - self.scale)
         if self.scale <= 0.0:
-            return [1.0] * len(answers)
+            return list(self.weights)
         twice = 2.0 * self.scale
-        return [
-            math.exp(-ETA * (LOSS_CAP if a is None else min(LOSS_CAP, (y - a[0]) ** 2 / twice)))
-            for a in answers
-        ]
+        losses = [LOSS_CAP if a is None else min(LOSS_CAP, (y - a[0]) ** 2 / twice) for a in answers]
+        return [w * math.exp(-ETA * loss) for w, loss in zip(self.weights, losses, strict=True)]
 
     def demote(self, index: int) -> None:
         """Give a newcomer the least weight that fixed share leaves anybody."""
