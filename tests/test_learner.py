@@ -5,6 +5,7 @@ import random
 import pytest
 
 from fluvial.codec import Codec
+from fluvial.drift.error import CLOCK
 from fluvial.errors import ModelError, OutOfOrder
 from fluvial.learner import NON_FINITE_LIMIT, Learner
 from fluvial.models import unpickle
@@ -369,6 +370,21 @@ def test_reweight_restarts_promotes_and_never_lags_far_behind():
     assert len(learner.mixture.members) == 3
     assert sum(learner.mixture.weights) == pytest.approx(1.0)
     assert {v.cause for v in learner.lineage.versions} & {"promotion", "restart"}
+
+
+def test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock():
+    """Rows turn 32 at a time whatever the period, so signals come where they would one by one."""
+    log = fold.drifting(6_000)
+    settings = fold.settings(log, "linear", {"name": "reweight", "restart_every": 700})
+    learner = fold.genesis(settings)
+    signals = []
+    for event in events_of(settings, log):
+        outcome = learner.step(event)
+        signals += outcome.rare.signals if outcome.rare is not None else ()
+    assert any(signal.kind is SignalKind.DRIFT for signal in signals)
+    assert all(signal.events % CLOCK == 0 for signal in signals)
+    assert len(learner.state()["rows"]) == learner.events % CLOCK
+    assert learner.counts["turns"] > 0
 
 
 def test_cooldown_and_storm_are_told():

@@ -194,8 +194,11 @@ class Learner:
         rows.append((event.x, y, event.weight, answer, choice))
         if len(answers) > 1:
             mixture.reweigh(y, answers, answer)
-        if len(rows) >= CLOCK or (self._period and self.events % self._period == 0):
+        if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
+        elif self._period and self.events % self._period == 0:
+            # Asked between two turns: a short block would put ADWIN's clock and ours out of step for good.
+            note = _both(note, self._react(event, ()).rare())
         self._learn(event, y)
         return Outcome(answer, choice, version, True, note)
 
@@ -357,7 +360,7 @@ class Learner:
     ) -> None:
         because = {"because": decision.because} if decision is not None else {}
         signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
-        metrics = self.evaluation.metrics()["fading"]
+        metrics = self.metrics()["fading"]
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
         self.lineage.reacted(self.events)
