@@ -236,7 +236,7 @@ def test_the_summary_fits_eighty_columns_of_ascii_terminals(parts, now, tmp_path
         print(plain_line(parts, now), file=out)
     told = (tmp_path / "out").read_text(encoding="ascii")
     assert max(map(len, told.splitlines()[:-1])) <= 80
-    assert re.search(r"2,000 +64 +reweighting; challenger", told)
+    assert re.search(r"2,000[ |]+64[ |]+reweighting;", told)
     assert "+66.7" in told
 
 

@@ -33,7 +33,7 @@ _STYLES = {
     "held": "dim",
     "log": "red",
 }
-_NAMES = {"change": "change", "answer": "answer", "held": "held", "log": "note"}
+_NAMES = {"change": "change", "answer": "answer", "recovered": "calm", "held": "held", "log": "note"}
 
 
 def percent(share: float | None) -> str:
@@ -64,7 +64,7 @@ def frame(parts: Parts, now: Now, width: int, height: int) -> Layout:
         Layout(name="below", size=below),
     )
     root["below"].split_row(
-        Layout(_facts(parts, now), size=min(52, max(40, width // 2))),
+        Layout(_facts(now), size=min(52, max(43, width // 2))),
         Layout(_log(parts.record.happenings)),
     )
     return root
@@ -73,7 +73,7 @@ def frame(parts: Parts, now: Now, width: int, height: int) -> Layout:
 def _head(parts: Parts, now: Now, width: int) -> Group:
     plan, done = parts.plan, parts.record.until
     title = Text.assemble(
-        " ", ("fluvial demo", "bold reverse"), f"  model {plan.model}, policy {plan.policy}", "  "
+        " ", ("fluvial demo", "bold reverse"), f"  {plan.model}, {plan.policy}  {parts.metrics_at}"
     )
     hint = Text("Ctrl-C ends it ", style="dim")
     title.append(" " * max(1, width - title.cell_len - hint.cell_len))
@@ -116,6 +116,8 @@ def _running(accuracy: Callable[[int, int], float | None], window: int) -> Calla
 def _standing(record: Record) -> Text:
     """The comparison in one line."""
     until, window = record.until, record.window
+    if not until:
+        return Text("waiting for the worker and its twin to load the model ...", style="not dim")
     worker, twin = record.worker.accuracy(until - window, until), record.twin.accuracy(until - window, until)
     return Text.assemble(
         (f"right, of the last {window:,}:  ", "not dim"),
@@ -125,29 +127,28 @@ def _standing(record: Record) -> Text:
     )
 
 
-def _facts(parts: Parts, now: Now) -> Panel:
+def _facts(now: Now) -> Panel:
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, min_width=11)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    for name, value in _lines(parts, now):
+    for name, value in _lines(now):
         grid.add_row(name, value)
     return Panel(grid, title="now", title_align="left", border_style="dim")
 
 
-def _lines(parts: Parts, now: Now) -> list[tuple[str, str]]:
+def _lines(now: Now) -> list[tuple[str, str]]:
     """What the worker has to say of itself."""
     saved, ledger = now.checkpoint, now.ledger
-    lines = [
+    return [
         ("lag", f"{_known(now.lag, '{:,.0f}')} events" + (f"; {now.waiting}" if now.waiting else "")),
-        ("accounted", f"{ledger.learned:,} learned once, {ledger.dead:,} dead" if ledger else "-"),
-        ("checkpoints", f"{saved.saved:,} saved, signed, in Redis"),
+        ("accounted", f"{ledger.learned:,} learned, {ledger.dead:,} dead" if ledger else "-"),
+        ("checkpoints", f"{saved.saved:,} saved, signed"),
         ("  newest", checkpoint_text(now)),
-        ("scores", f"99 % readable within {_known(1_000 * now.late, '{:.0f} ms')}"),
+        ("scores", f"99 % within {_known(1_000 * now.late, '{:.0f} ms')}"),
         ("  of key", score_text(*now.score) if now.score else "-"),
-        ("weights", _weights(now)),
-        ("metrics", parts.metrics_at),
+        ("serving", f"version {now.version}"),
+        ("  weights", _weights(now)),
     ]
-    return lines[:FACT_LINES]
 
 
 def checkpoint_text(now: Now) -> str:
@@ -160,10 +161,10 @@ def checkpoint_text(now: Now) -> str:
 
 
 def score_text(key: str, score: Score) -> str:
-    """`k4711: up .83 (version 4)`, as it was read from Redis."""
+    """`k4711: up .83, version 4`, as it was read from Redis."""
     chance = max((score.probabilities or {}).values(), default=math.nan)
     word = "up" if score.prediction else "down"
-    return f"{key}: {word} {_known(chance, '{:.2f}').removeprefix('0')} (version {score.version})"
+    return f"{key}: {word} {_known(chance, '{:.2f}').removeprefix('0')}, version {score.version}"
 
 
 def _weights(now: Now) -> str:
@@ -178,7 +179,7 @@ def _weights(now: Now) -> str:
 def _log(happenings: Sequence[Happening]) -> Panel:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right", style="dim", no_wrap=True, min_width=6)
-    grid.add_column(no_wrap=True, min_width=9)
+    grid.add_column(no_wrap=True, min_width=7)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     for line in list(happenings)[-FACT_LINES:]:
         style = _STYLES.get(line.kind, "")
@@ -212,38 +213,39 @@ def plain_line(parts: Parts, now: Now) -> str:
 def closing(parts: Parts, summary: Summary, now: Now) -> RenderableType:
     """What drifted when, how late it was noticed, what was done and what that was worth."""
     table = Table(
-        box=box.SIMPLE, pad_edge=False, title="What answering drift was worth", title_justify="left"
+        box=box.SIMPLE, padding=(0, 0, 0, 1), title="What answering drift was worth", title_justify="left"
     )
     table.add_column("rule changed\nat event", no_wrap=True)
-    table.add_column("noticed after\nevents", no_wrap=True, justify="right")
+    table.add_column("noticed\nafter events", no_wrap=True, justify="right")
     table.add_column("answered by")
-    for name in ("worker\nright", "twin\nright"):
+    for name in ("worker\nright %", "twin\nright %"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("worth\npoints", justify="right", no_wrap=True, style="bold")
     for stretch in summary.stretches:
         table.add_row(*_row(stretch, parts.plan.policy), f"{stretch.worth:+.1f}")
     table.add_section()
-    table.add_row("all", "", "", percent(summary.worker), percent(summary.twin), f"{summary.worth:+.1f}")
-    return Group(
-        table, *(Text(line, no_wrap=True, overflow="ignore") for line in _account(parts, summary, now))
-    )
+    table.add_row("all", "", "", *_hundred(summary.worker, summary.twin), f"{summary.worth:+.1f}")
+    return Group(table, *map(Text, _account(parts, summary, now)))
 
 
-def _row(stretch: Stretch, policy: str) -> tuple[str, str, str, str, str]:
+def _row(stretch: Stretch, policy: str) -> tuple[str, ...]:
     change = stretch.change
     done = [word for word in ("reweighting" if policy == "reweight" else "", stretch.done) if word]
-    told = ("; ".join(done) or "nothing", percent(stretch.worker), percent(stretch.twin))
+    told = ("; ".join(done) or "nothing", *_hundred(stretch.worker, stretch.twin))
     if change is None:
-        alarms = stretch.other_signals
-        return "(before)", f"{alarms} false alarm{'s' if alarms != 1 else ''}", *told
+        return "(before)", f"{stretch.other_signals} false", *told
     where = f"{change.position:,}" + (f" (from {change.begin:,})" if change.gradual else "")
     return where, _noticed(stretch), *told
+
+
+def _hundred(*shares: float) -> tuple[str, ...]:
+    return tuple(f"{100.0 * share:.1f}" for share in shares)
 
 
 def _noticed(stretch: Stretch) -> str:
     if stretch.noticed_after is not None:
         return f"{stretch.noticed_after:,}"
-    return f"warned at {stretch.warned_after:,}" if stretch.warned_after is not None else "no signal"
+    return f"warned {stretch.warned_after:,}" if stretch.warned_after is not None else "no signal"
 
 
 def _account(parts: Parts, summary: Summary, now: Now) -> list[str]:
@@ -256,7 +258,7 @@ def _account(parts: Parts, summary: Summary, now: Now) -> list[str]:
         f"{now.checkpoint.saved:,} signed checkpoints; 99 % of scores readable within {late}.",
         f"Repeating the last label would be right for {percent(summary.no_change)}.",
         f"Both run model {parts.plan.model}; the worker answers by {parts.plan.policy}, the twin never.",
-        "Lateness counts from where a change begins: a gradual one (from) does so earlier.",
+        "Lateness counts from where a change begins (gradual ones: from).",
         "",
         "Your own topic:  fluvial init   writes a settings file to start from",
         "                 fluvial check  tries it",
