@@ -127,7 +127,8 @@ def _journal(entries: Sequence[Mapping[str, Any]]) -> Table:
 def _summary(kind: str, detail: Mapping[str, Any]) -> str:
     """The few words of an entry that a person looks for first."""
     if kind in {"drift", "warning", "recovered"}:
-        return f"{detail['plane']} {detail['before']:.3f} -> {detail['after']:.3f}, since event {detail['since']}"
+        rise = f"{detail['before']:.3f} -> {detail['after']:.3f}"
+        return f"{detail['plane']} {rise}, since event {detail['since']}"
     if kind == "version":
         return f"version {detail['number']}: {detail['cause']} at event {detail['events']}"
     return msgspec.json.encode(detail).decode()[:100]
