@@ -77,8 +77,9 @@ class _Lines(logging.Handler):
         self._record = record
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
-        self._record.logged(record.getMessage())
+        """Keep one line. Before the first event all it has to say is that an embedded Redis is just that."""
+        if self._record.worker.until:
+            self._record.logged(record.getMessage())
 
 
 class Parts:

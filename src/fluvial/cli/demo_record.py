@@ -80,7 +80,7 @@ class Record:
         self.events = events
         """How many are planned."""
         self.changes = changes_within(events, every)
-        self.window = max(100, min(1_000, every // 8))
+        self.window = max(100, min(1_000, every // 350 * 50))
         """Events of the running accuracy."""
         self.worker, self.twin, self.no_change = Tally(), Tally(), Tally()
         self.happenings: list[Happening] = []
@@ -136,7 +136,7 @@ def _signal_text(signal: Signal) -> str:
     rates = f"wrong {100 * signal.before:.0f} -> {100 * signal.after:.0f} %"
     if signal.kind is SignalKind.RECOVERED:
         return rates
-    return f"{rates}, since about {signal.since:,}"
+    return f"{rates}, from about {signal.since:,}"
 
 
 _DONE = {
@@ -148,10 +148,7 @@ _DONE = {
 
 
 def _version_text(version: Version) -> str:
-    told = f"{_DONE.get(version.cause, version.cause)}: version {version.number}"
-    # Why a challenger or the model began afresh, the signal before it says.
-    because = version.detail.get("because", "") if version.cause == "promotion" else ""
-    return f"{told} ({because})" if because else told
+    return f"{_DONE.get(version.cause, version.cause)}: version {version.number}"
 
 
 # ---- what it was worth ----------------------------------------------------------------------------
