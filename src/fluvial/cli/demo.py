@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
         with Parts(_plan(args)) as parts:
             console.print(f"Metrics while it runs: {parts.metrics_at}   (Redis: {parts.redis_kind})")
             show = _show_live if _draws(console) else _show_lines
-            now = show(console, parts, stop)
+            show(console, parts, stop)
             parts.stop()
-            _close(args, console, parts, now)
+            _close(args, console, parts)
     return 128 + stop.number if stop.number else 0
 
 
@@ -136,41 +136,40 @@ def _draws(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
 
 
-def _show_live(console: Console, parts: Parts, stop: Stop) -> Now:
-    """Draw until the end; the last numbers."""
+def _show_live(console: Console, parts: Parts, stop: Stop) -> None:
+    """Draw until the end."""
     from fluvial.cli.demo_view import frame  # noqa: PLC0415 - as in run()
 
     with Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
         while True:
-            now = parts.now()
-            live.update(frame(parts, now, *console.size), refresh=True)
+            live.update(frame(parts, parts.now(), *console.size), refresh=True)
             if parts.finished() or stop.asked.wait(FRAME_SECONDS):
-                return now
+                return
 
 
-def _show_lines(console: Console, parts: Parts, stop: Stop) -> Now:
-    """Print each thing that happens, and every few seconds how things are; the last numbers."""
+def _show_lines(console: Console, parts: Parts, stop: Stop) -> None:
+    """Print each thing that happens, and every few seconds how things are."""
     from fluvial.cli.demo_view import happening_line, plain_line  # noqa: PLC0415 - as in run()
 
     told, due = 0, time.monotonic() + LINE_SECONDS
     while True:
-        now, over = parts.now(), parts.finished()
+        over = parts.finished()
         for line in parts.record.happenings[told:]:
             console.print(happening_line(line), soft_wrap=True)
             told += 1
         if over or time.monotonic() >= due:
-            console.print(plain_line(parts, now), soft_wrap=True)
+            console.print(plain_line(parts, parts.now()), soft_wrap=True)
             due += LINE_SECONDS
         if over or stop.asked.wait(FRAME_SECONDS):
-            return now
+            return
 
 
-def _close(args: argparse.Namespace, console: Console, parts: Parts, now: Now) -> None:
+def _close(args: argparse.Namespace, console: Console, parts: Parts) -> None:
     """Tell what it was worth, on the screen, as JSON and as a picture, where that is asked for."""
     from fluvial.cli.demo_record import summarise  # noqa: PLC0415 - as in run()
     from fluvial.cli.demo_view import closing, frame, picture  # noqa: PLC0415 - as in run()
 
-    summary = summarise(parts.record)
+    summary, now = summarise(parts.record), parts.now()
     if _draws(console):
         width, height = console.size
         console.print(frame(parts, now, width, min(height, 34)), height=min(height, 34))
