@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -34,7 +35,8 @@ class App:
         self._source = KafkaSource(settings.kafka, settings.service)
         self._store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
         sink = KafkaSink(settings.kafka, settings.dead_letters)
-        owner = f"{socket.gethostname()}:{os.getpid()}"
+        # The end is random: in containers on the host's network every worker is process 1 of one host.
+        owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.worker = Worker(settings, self._source, sink, self._store, owner)
         self.metrics: MetricsServer | None = None
 
@@ -87,10 +89,10 @@ class Watchdog(threading.Thread):
         os._exit(70)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, stuck_seconds: float = STUCK_SECONDS) -> None:
     """Run one service in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
     app = App(settings)
-    watchdog = Watchdog(app.worker, settings.worker.grace_seconds)
+    watchdog = Watchdog(app.worker, settings.worker.grace_seconds, stuck_seconds)
     watchdog.start()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:

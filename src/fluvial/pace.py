@@ -37,8 +37,9 @@ class Pace:
         """An attempt begins; returns the time to give to `ended`."""
         return self._clock()
 
-    def ended(self, started: float) -> None:
-        """An attempt ended, well or not."""
+    def ended(self, started: float, *, saved: bool = True) -> None:
+        """An attempt ended; one that saved nothing is made again even when no event follows."""
         self._since = self._clock()
         self.took = self._since - started
-        self._events = 0
+        if saved:
+            self._events = 0

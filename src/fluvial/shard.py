@@ -126,14 +126,17 @@ class Shard:
         key = self._keys[0] if self._keys else None
         return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
 
-    def save(self, store: Store, entries: Sequence[Entry], versions: Mapping[int, bytes]) -> int:
-        """Write the next checkpoint; returns its size in bytes. Raises StoreError, CheckpointTooLarge."""
-        blob = self.sealed(self.sequence + 1)
+    def save(
+        self, store: Store, blob: bytes, entries: Sequence[Entry], versions: Mapping[int, bytes]
+    ) -> None:
+        """Make `blob`, sealed for the next sequence, the newest checkpoint. Raises StoreError.
+
+        May be repeated with the same arguments when the answer was lost.
+        """
         store.save(self.claim, self.sequence + 1, blob, self.offsets, entries, versions)
         self.sequence += 1
         head = Head(sequence=self.sequence, digest=_digest(blob), offsets=self.offsets)
         self.claim = msgspec.structs.replace(self.claim, head=head)
-        return len(blob)
 
 
 class Opening:
@@ -151,6 +154,7 @@ class Opening:
 
         Raises LostState, TopologyChanged, CheckpointRefused, StoreError, SourceError.
         """
+        self.entries.clear()  # of an attempt that an outage cut short
         topology = self._source.topology(SECONDS)
         committed = self._source.committed(SECONDS)
         if claim.head is None:

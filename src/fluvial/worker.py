@@ -35,6 +35,7 @@ from fluvial.errors import (
     ModelError,
     OffsetLost,
     Reason,
+    SourceFatal,
     SourceUnavailable,
     StoreError,
     StoreFull,
@@ -55,6 +56,8 @@ SHARD = "all"
 MAX_ENTRIES = 10_000
 """Journal entries kept while no checkpoint can be saved; the oldest give way and are counted."""
 KEPT_VERSIONS = 10
+FIRST_BATCH = 16
+"""Before it is known how slow the model is: five hundred slow events would look like a stuck loop."""
 BATCH_SECONDS = 0.5
 """A batch is cut so that it takes about this long at most: the lease is renewed between batches."""
 
@@ -93,13 +96,13 @@ class Worker:
         self.shard: Shard | None = None
         self.pace = Pace(settings.checkpoint, time.monotonic)
         self._stop_by: float | None = None
-        self._lost: deque[OffsetLost] = deque()
+        self._reports: deque[OffsetLost | SourceUnavailable] = deque()
         self._leased_until = 0.0
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._versions: dict[int, bytes] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
         self._model_errors: deque[int] = deque(maxlen=max(1, settings.worker.max_model_errors))
-        self._limit = settings.kafka.batch
+        self._limit = min(FIRST_BATCH, settings.kafka.batch)
         self._hear: list[Callable[[Rare], None]] = []
         # What the view is made from: plain attributes, bumped here and read from other threads.
         self.started_at = time.time()
@@ -161,9 +164,8 @@ class Worker:
             self.turned_at = time.monotonic()
             try:
                 messages = self._poll()
-            except OffsetLost as lost:
-                self._give_up_lost(shard, lost)
-                self._assign(shard)
+            except (OffsetLost, SourceUnavailable) as report:
+                self._answer(shard, report)
                 continue
             if messages:
                 shard = self._process(shard, messages)
@@ -173,10 +175,18 @@ class Worker:
         self._checkpoint(shard)
 
     def _poll(self) -> Sequence[Message]:
-        """The next batch. Raises OffsetLost, also for one that came while nothing was consumed."""
-        if self._lost:
-            raise self._lost.popleft()
+        """The next batch. Raises OffsetLost or SourceUnavailable, also one that came during an outage."""
+        if self._reports:
+            raise self._reports.popleft()
         return self._source.poll(self._limit, self.settings.kafka.wait_ms / 1_000)
+
+    def _answer(self, shard: Shard, report: OffsetLost | SourceUnavailable) -> None:
+        """Read again from the shard's offsets: after either report a partition may have gone silent."""
+        if isinstance(report, OffsetLost):
+            self._give_up_lost(shard, report)
+        else:
+            log.warning("reading again from the shard's offsets: %s", report)
+        self._assign(shard)
 
     def _process(self, shard: Shard, messages: Sequence[Message]) -> Shard:
         """Fold one batch and hand over what came of it; returns the shard to go on with."""
@@ -274,13 +284,16 @@ class Worker:
 
     def _checkpoint(self, shard: Shard) -> None:
         """Make everything up to here durable: scores and dead letters, then state, then Kafka's mirror."""
-        started = self.pace.started()
+        started, saved = self.pace.started(), True
         try:
             self._persist(self.publisher.flush)
             self._persist(lambda: self._sink.flush(self.settings.redis.timeout_seconds))
             entries, versions = list(self._entries), dict(self._versions)
-            size = self._persist(lambda: shard.save(self._store, entries, versions))
+            # Sealed once: a repeated save must be the same one, or the store takes it for a rival's.
+            blob = shard.sealed(shard.sequence + 1)
+            self._persist(lambda: shard.save(self._store, blob, entries, versions))
         except (CheckpointTooLarge, StoreFull) as error:
+            saved = False
             self.save_failures += 1
             self.too_large += isinstance(error, CheckpointTooLarge)
             log.error("checkpoint not saved, the last good one is kept: %s", error)  # noqa: TRY400 - it says all
@@ -292,10 +305,10 @@ class Worker:
             self._poisoned = {at: why for at, why in self._poisoned.items() if at[1] >= offsets[at[0]]}
             self.saved += 1
             self.saved_at = time.monotonic()
-            self.saved_bytes = size
+            self.saved_bytes = len(blob)
             self._source.commit(shard.offsets, f"{shard.sequence}:{shard.claim.epoch}")
         finally:
-            self.pace.ended(started)
+            self.pace.ended(started, saved=saved)
 
     # ---- ownership ---------------------------------------------------------------------------
 
@@ -364,18 +377,21 @@ class Worker:
         self._assign(shard)
         self.waiting_for = None
         # River and its imports are some 300,000 objects that never die: walk them no more.
+        gc.unfreeze()  # a model of an earlier claim may have died since
         gc.collect()
         gc.freeze()
         log.info("active: epoch %d, checkpoint %d, offsets %s", claim.epoch, shard.sequence, shard.offsets)
 
     def _assign(self, shard: Shard) -> None:
         """Read from the shard's offsets on; one that is outside the log is a decision of the settings."""
-        for _ in range(len(shard.offsets) + 1):
+        assigned = False
+        while not assigned:
             try:
-                return self._persist(lambda: self._source.assign(shard.offsets))
+                self._persist(lambda: self._source.assign(shard.offsets))
+                assigned = True
             except OffsetLost as lost:
                 self._give_up_lost(shard, lost)
-        return None
+        self._reports.clear()  # they were about the assignment before
 
     def _give_up_lost(self, shard: Shard, lost: OffsetLost) -> None:
         """Go on from the log's start with the same model, when the settings say so; otherwise raise."""
@@ -410,6 +426,8 @@ class Worker:
         self._entries.clear()
         self._versions.clear()
         again = self._persist(lambda: self._opening.reopen(shard.claim, shard.topology))
+        self._entries.extend(self._opening.entries)
+        self._opening.entries.clear()
         self.shard = again
         self._assign(again)
         return again
@@ -431,19 +449,20 @@ class Worker:
         Raises Stopped when told to stop and half the grace has passed.
         """
         delay, was = 0.1, self.waiting_for
-        while True:
-            try:
-                result = action()
-            except (StoreUnavailable, SourceUnavailable) as error:
-                self._away(error, first=delay <= 0.1)
-                self._keep_alive(delay)
-                delay = min(2.0, 2.0 * delay)
-            else:
-                if delay > 0.1:
-                    self._source.resume()
-                    self.waiting_for = was
-                    log.info("back: going on")
-                return result
+        try:
+            while True:
+                try:
+                    return action()
+                except (StoreUnavailable, SourceUnavailable) as error:
+                    self._away(error, first=delay <= 0.1)
+                    self._keep_alive(delay)
+                    delay = min(2.0, 2.0 * delay)
+        finally:
+            # Also when it ends in another error that somebody answers: a full store, a lost offset.
+            if delay > 0.1:
+                self._source.resume()
+                self.waiting_for = was
+                log.info("the wait is over")
 
     def _away(self, error: StoreUnavailable | SourceUnavailable, *, first: bool) -> None:
         if isinstance(error, StoreUnavailable):
@@ -462,9 +481,12 @@ class Worker:
         """Let the Kafka client turn while nothing is consumed."""
         self.turned_at = time.monotonic()
         try:
-            self._source.poll(1, seconds)
-        except OffsetLost as lost:
-            self._lost.append(lost)
+            early = self._source.poll(1, seconds)
+        except (OffsetLost, SourceUnavailable) as report:
+            self._reports.append(report)
+        else:
+            if early:
+                raise SourceFatal("records came while reading was paused: a restart reads them again")
         if time.monotonic() - self.turned_at < seconds / 2:  # nothing is assigned yet: it came back at once
             time.sleep(seconds / 2)
 
@@ -489,6 +511,7 @@ class Worker:
         self._entries.clear()
         self._versions.clear()
         self._poisoned.clear()
+        self._reports.clear()
         self._leased_until = 0.0
 
     def _leave(self) -> None:

@@ -40,10 +40,15 @@ def _from_factory(settings: ModelSettings) -> Lanes:
     module_name, _, name = where.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module of the user's may raise anything
         hint = f"model.factory: {where!r} cannot be imported ({error}); it reads `package.module:function`"
         raise SettingsError(hint) from error
-    made = factory(**settings.options)
+    try:
+        made = factory(**settings.options)
+    except TypeError:
+        raise
+    except Exception as error:  # as above
+        raise SettingsError(f"model.factory: {where!r} raised {type(error).__name__}: {error}") from error
     return dict(made) if isinstance(made, dict) else {"model": made}
 
 
