@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fluvial import __version__
 from fluvial.errors import FluvialError
@@ -27,10 +28,39 @@ COMMANDS = {
     "schema": "print the JSON schema of the settings file, for editors",
 }
 
+INTERRUPTED = 130
+"""As a shell reports a command that Ctrl-C ended: 128 and the signal's number."""
+BROKEN_PIPE = 141
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 done, 1 refused with a reason, 2 wrong usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(argv)
+        sys.stdout.flush()  # here, where a reader that has gone can still be answered
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Parse, and run the command that was asked for; a refusal is told on standard error."""
+    args = _parser(argv).parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except FluvialError as error:
+        print(f"fluvial {args.command}: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands by name, and the arguments of the one that `argv` asks for."""
     parser = argparse.ArgumentParser(
         prog="fluvial",
         description="Keeps River models right while the world changes.",
@@ -45,19 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"fluvial.cli.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
-    try:
-        status: int = args.run(args)
-    except FluvialError as error:
-        print(f"fluvial {args.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return status
+    return parser
+
+
+def find_modules_here() -> None:
+    """Let `model.factory` name a module of the working directory; installed ones come first."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def log_to_stderr(level: str, *, as_json: bool = False) -> None:

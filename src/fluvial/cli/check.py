@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 from rich.console import Console
 
+from fluvial.cli import find_modules_here
 from fluvial.config import Settings, load
-from fluvial.errors import FluvialError
+from fluvial.errors import FluvialError, SourceUnavailable
 
 SECONDS = 5.0
 Check = tuple[str, Callable[[Settings], list[str]]]
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything; 1 when anything is wrong."""
     settings = load(args.file)
+    find_modules_here()
     console = Console(quiet=args.json)
     console.print(f"[green]ok[/]     settings: service {settings.service!r}", highlight=False)
     found = []
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         found.append(one)
         for fault in one.faults:
             console.print(f"[red]fault[/]  {one.check}: ", end="")
-            console.print(fault, markup=False, highlight=False)
+            console.print(fault, markup=False, highlight=False, soft_wrap=True)
         if not one.faults:
             console.print(f"[green]ok[/]     {one.check}", highlight=False)
     if args.json:
@@ -87,6 +89,8 @@ def _kafka(settings: Settings) -> list[str]:
         source = KafkaSource(msgspec.structs.replace(settings.kafka, topic=topic), settings.service)
         try:
             source.topology(SECONDS)
+        except SourceUnavailable as error:
+            return [str(error)]  # the other topic would only wait as long again
         except FluvialError as error:
             faults.append(str(error))
         finally:

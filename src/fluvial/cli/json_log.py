@@ -16,7 +16,8 @@ class JsonFormatter(logging.Formatter):
             "time": record.created,
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            # Half a surrogate pair, as a hostile event may hold, is no UTF-8.
+            "message": record.getMessage().encode(errors="replace").decode(),
         }
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
