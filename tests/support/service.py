@@ -56,12 +56,24 @@ class Service:
     Every event has a key of its own and scores live for an hour, so that each can be read afterwards.
     """
 
-    def __init__(self, directory, bootstrap, redis, log, factory, policy="observe", partitions=1, **sections):
+    def __init__(
+        self,
+        directory,
+        bootstrap,
+        redis,
+        log,
+        factory,
+        policy="observe",
+        *,
+        partitions=1,
+        letters=None,
+        **sections,
+    ):
         self.log = log
         self.bootstrap = bootstrap
         self.redis = redis
         self.topic = create_topic(bootstrap, unique_topic("orders"), partitions)
-        create_topic(bootstrap, f"{self.topic}.dead-letters")
+        create_topic(bootstrap, f"{self.topic}.dead-letters", **(letters or {}))
         self.directory = Path(directory)
         self.config = self.directory / f"{self.topic}.toml"
         self.output = self.directory / f"{self.topic}.log"
