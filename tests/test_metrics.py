@@ -179,7 +179,7 @@ def test_the_prequential_metrics_are_those_that_the_evaluation_has(task):
     for _ in range(300):
         answer = tuple(rng.random() for _ in range(size))
         total = sum(answer) if size > 1 else 1.0
-        evaluation.add(rng.randrange(max(size, 2)), tuple(a / total for a in answer))
+        evaluation.extend([(rng.randrange(max(size, 2)), tuple(a / total for a in answer))])
     found = evaluation.metrics()
     for horizon in values_of(CATALOGUE["fluvial_prequential"], "horizon"):
         assert set(found[horizon]) == set(METRICS[task]), horizon
