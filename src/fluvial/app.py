@@ -71,12 +71,16 @@ class Watchdog(threading.Thread):
         self._worker = worker
         self._grace = grace_seconds
         self._stuck = stuck_seconds
+        self._done = threading.Event()
         self.stop_asked: float | None = None
+
+    def finish(self) -> None:
+        """The worker has left: there is nothing to watch any more."""
+        self._done.set()
 
     def run(self) -> None:
         """Look once a second."""
-        while True:
-            time.sleep(1.0)
+        while not self._done.wait(1.0):
             now = time.monotonic()
             if self.stop_asked is not None and now - self.stop_asked > self._grace:
                 self._end(f"the shutdown took longer than worker.grace_seconds = {self._grace:g}")
@@ -101,6 +105,10 @@ def run(settings: Settings, stuck_seconds: float = STUCK_SECONDS) -> None:
         watchdog.stop_asked = time.monotonic()
         app.worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    app.run()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        app.run()
+    finally:
+        watchdog.finish()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -98,6 +98,7 @@ class Worker:
         self._stop_by: float | None = None
         self._reports: deque[OffsetLost | SourceUnavailable] = deque()
         self._leased_until = 0.0
+        self._waited = 0.0
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._versions: dict[int, bytes] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
@@ -190,7 +191,7 @@ class Worker:
 
     def _process(self, shard: Shard, messages: Sequence[Message]) -> Shard:
         """Fold one batch and hand over what came of it; returns the shard to go on with."""
-        started = time.monotonic()
+        started, waited = time.monotonic(), self._waited
         try:
             scores = self._fold(shard, messages)
         except ModelError as error:
@@ -200,7 +201,7 @@ class Worker:
         if self.settings.scores.enabled:
             self._persist(lambda: self.publisher.submit(claim, scores, oldest))
         self.pace.count(len(messages))
-        took = time.monotonic() - started
+        took = time.monotonic() - started - (self._waited - waited)
         self.batches += 1
         self.events += len(messages)
         self.busy_seconds += took
@@ -284,7 +285,7 @@ class Worker:
 
     def _checkpoint(self, shard: Shard) -> None:
         """Make everything up to here durable: scores and dead letters, then state, then Kafka's mirror."""
-        started, saved = self.pace.started(), True
+        started, waited, saved = self.pace.started(), self._waited, True
         try:
             self._persist(self.publisher.flush)
             self._persist(lambda: self._sink.flush(self.settings.redis.timeout_seconds))
@@ -308,7 +309,8 @@ class Worker:
             self.saved_bytes = len(blob)
             self._source.commit(shard.offsets, f"{shard.sequence}:{shard.claim.epoch}")
         finally:
-            self.pace.ended(started, saved=saved)
+            # An outage on the way is not what a checkpoint takes: fifty times that would be an hour.
+            self.pace.ended(started + self._waited - waited, saved=saved)
 
     # ---- ownership ---------------------------------------------------------------------------
 
@@ -448,9 +450,10 @@ class Worker:
 
         Raises Stopped when told to stop and half the grace has passed.
         """
-        delay, was = 0.1, self.waiting_for
+        delay, was, began = 0.1, self.waiting_for, time.monotonic()
         try:
             while True:
+                tried = time.monotonic()
                 try:
                     return action()
                 except (StoreUnavailable, SourceUnavailable) as error:
@@ -458,6 +461,7 @@ class Worker:
                     self._keep_alive(delay)
                     delay = min(2.0, 2.0 * delay)
         finally:
+            self._waited += tried - began
             # Also when it ends in another error that somebody answers: a full store, a lost offset.
             if delay > 0.1:
                 self._source.resume()

@@ -16,9 +16,13 @@ class JsonFormatter(logging.Formatter):
             "time": record.created,
             "level": record.levelname.lower(),
             "logger": record.name,
-            # Half a surrogate pair, as a hostile event may hold, is no UTF-8.
-            "message": record.getMessage().encode(errors="replace").decode(),
+            "message": _clean(record.getMessage()),
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
+            told["traceback"] = _clean(self.formatException(record.exc_info))
         return msgspec.json.encode(told).decode()
+
+
+def _clean(text: str) -> str:
+    """Without halves of surrogate pairs, as a hostile event may hold: they are no UTF-8."""
+    return text.encode(errors="replace").decode()
