@@ -119,6 +119,7 @@ class Recording:
         self._source = source
         self._left = crash_after
         self.handed = []
+        self.crashed = False
 
     def __getattr__(self, name):
         return getattr(self._source, name)
@@ -129,6 +130,7 @@ class Recording:
         if self._left is not None:
             self._left -= len(messages)
             if self._left <= 0 and messages:
+                self.crashed = True
                 raise Crash
         return messages
 
@@ -149,6 +151,19 @@ def lives(make_worker, source_of, total, rng, crashes):
         # What came after the last checkpoint did not count: it is folded again, perhaps in another order.
         order = (order[: worker.resumed_at] + source.handed)[: worker.checkpointed]
     return order
+
+
+class Mortal(MemoryStore):
+    """A store whose scores take a while to arrive, and never do when the process crashes before."""
+
+    def __init__(self, backing, source, rng):
+        super().__init__(backing)
+        self._source = source
+        self._rng = random.Random(rng.random())
+
+    def publish(self, claim, scores):
+        time.sleep(self._rng.uniform(0.0, 0.02))
+        return 0 if self._source.crashed else super().publish(claim, scores)
 
 
 class Watched(Worker):
@@ -226,7 +241,7 @@ def test_crashes_over_the_twins(policy, partitions, rng):
         topic.append(value, partition=number % partitions)
 
     def make(source):
-        return Watched(settings, source, sink, MemoryStore(backing), f"w{rng.random()}")
+        return Watched(settings, source, sink, Mortal(backing, source, rng), f"w{rng.random()}")
 
     order = lives(make, lambda: MemorySource(topic, "g"), 4_000, rng, crashes=8)
     assert sum(backing.shards[SHARD].head.offsets.values()) == 4_000
