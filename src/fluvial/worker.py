@@ -105,7 +105,10 @@ class Worker:
         self._model_errors: deque[int] = deque(maxlen=max(1, settings.worker.max_model_errors))
         self._limit = min(FIRST_BATCH, settings.kafka.batch)
         self._hear: list[Callable[[Rare], None]] = []
-        # What the view is made from: plain attributes, bumped here and read from other threads.
+        self._show_nothing_yet()
+
+    def _show_nothing_yet(self) -> None:
+        """Set what the view is made from: plain attributes, bumped here and read from other threads."""
         self.started_at = time.time()
         self.turned_at = time.monotonic()
         self.waiting_for: str | None = "starting"
