@@ -49,7 +49,8 @@ class Publisher:
             self.given_up += len(scores)
             return 0
         # The oldest event of a batch waited longest: a pessimistic sample, one a batch.
-        self.latency.observe(max(0.0, self._clock() - oldest))
+        if oldest > 0.0:  # below: the topic keeps no time
+            self.latency.observe(max(0.0, self._clock() - oldest))
         return written
 
     def flush(self) -> None:

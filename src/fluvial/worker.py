@@ -54,7 +54,7 @@ T = TypeVar("T")
 SHARD = "all"
 """The one shard of `scope = "topic"`."""
 MAX_ENTRIES = 10_000
-"""Journal entries kept while no checkpoint can be saved; the oldest give way and are counted."""
+"""Journal entries kept while no checkpoint can be saved; the oldest give way."""
 KEPT_VERSIONS = 10
 FIRST_BATCH = 16
 """Before it is known how slow the model is: five hundred slow events would look like a stuck loop."""
