@@ -134,7 +134,7 @@ def test_numbers_against_definitions_and_river(unit):
     assert found["window"]["r2"] == pytest.approx(1 - squared / sum((y - mean) ** 2 for y, _ in last))
 
 
-@pytest.mark.parametrize("offset", [1e6, 1e9])
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e10])
 def test_r2_far_from_zero(offset):
     """A target whose mean is far larger than its spread, as a price or a timestamp."""
     rows = [(y + offset, (v + offset,)) for y, (v,) in number_rows(3_000)]
@@ -162,6 +162,9 @@ DISTRIBUTIONS = {
     "zero and one": [(y, (0.0, 1.0) if p > 0.5 else (1.0, 0.0)) for y, (_, p) in binary_rows(4_000)],
     "few values": [(y, (1 - round(p, 1), round(p, 1))) for y, (_, p) in binary_rows(4_000)],
     "all alike": [(y, (0.5, 0.5)) for y, _ in binary_rows(4_000)],
+    "around a half": [(y, (0.505 - p / 100, 0.495 + p / 100)) for y, (_, p) in binary_rows(4_000)],
+    "around a millionth": [(y, (1 - p / 1e6, p / 1e6)) for y, (_, p) in binary_rows(4_000)],
+    "a long stream": binary_rows(60_000, sharp=1.0),
     "one mass and a tail": [(y, (0.8, 0.2) if i % 3 else a) for i, (y, a) in enumerate(binary_rows(4_000))],
 }
 

@@ -9,7 +9,7 @@ SRC = Path(__file__).parent.parent / "src" / "fluvial"
 
 FLOORS = [
     {"types", "errors"},
-    {"schema", "keys", "view"},
+    {"schema", "keys", "view", "roc"},
     {"config", "ports"},
     {"codec", "models", "mixture", "drift", "evaluation", "streams"},
     {"policies", "ledger", "lineage", "memory"},

@@ -1,7 +1,7 @@
 """Prequential evaluation: what was served against the label that came, over three horizons.
 
 The loop only keeps rows; every `BLOCK` labelled events they are folded into sufficient statistics
-(a confusion matrix, histograms of scores, sums), from which metrics are derived when somebody reads
+(a confusion matrix, ROC curves, sums), from which metrics are derived when somebody reads
 them. Blocks are cut by event count, so the sums do not depend on how events came in batches.
 
 Horizons: `total` since genesis, `window` over the newest events, `fading` with a half-life.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -22,14 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluvial.config import EvaluationSettings
+from fluvial.roc import RocCurve
 from fluvial.types import Answer, Label, Task
 
 BLOCK = 1_024
-BINS = 2_048
-LOGIT_RANGE = 16.0
-"""Scores are binned by log-odds from -16 to 16: uniform bins would merge the tails of a rare class."""
 MAX_AUC_CLASSES = 20
-"""Above that many classes no one-against-rest histograms are kept."""
+"""Above that many classes no one-against-rest curves are kept."""
 LEAST_PROBABILITY = 1e-15
 
 Floats = NDArray[np.float64]
@@ -63,13 +61,6 @@ class Rows:
         served = self.answers[np.arange(len(self.y)), self.labels]
         return -np.log(np.clip(served, LEAST_PROBABILITY, 1.0))
 
-    @cached_property
-    def places(self) -> list[NDArray[np.int64]]:
-        """Per curve, where each row falls in its two histograms, laid end to end."""
-        width = self.answers.shape[1]
-        classes = [1] if width == 2 else range(width if width <= MAX_AUC_CLASSES else 0)
-        return [(self.labels == k) * BINS + _bins(self.answers[:, k]) for k in classes]
-
 
 class ClassTally:
     """Sufficient statistics of classification; all counts are weighted."""
@@ -81,22 +72,25 @@ class ClassTally:
         self.log_loss = 0.0
         self.repeated = 0.0
         """Weight of the labels that equal the one before: what the no-change baseline gets right."""
-        curves = 1 if size == 2 else size if size <= MAX_AUC_CLASSES else 0
-        self.histograms = np.zeros((curves, 2, BINS))
-        """[class, is it the label, bin of its score]"""
+        classes = [1] if size == 2 else range(size if size <= MAX_AUC_CLASSES else 0)
+        self.curves = {k: RocCurve() for k in classes}
+        """Class against the rest; of two classes only the second."""
 
     def scale(self, factor: float) -> None:
         """Fade everything."""
-        for name in self.state():
-            setattr(self, name, getattr(self, name) * factor)
+        self.confusion *= factor
+        self.log_loss *= factor
+        self.repeated *= factor
+        for curve in self.curves.values():
+            curve.scale(factor)
 
     def add(self, rows: Rows, weights: Floats) -> None:
         """Count rows, each by its weight."""
         self.confusion += np.bincount(rows.cells, weights, self.size**2).reshape(self.confusion.shape)
         self.log_loss += float(weights @ rows.losses)
         self.repeated += float(weights @ (rows.y == rows.last))
-        for curve, places in enumerate(rows.places):
-            self.histograms[curve] += np.bincount(places, weights, 2 * BINS).reshape(2, BINS)
+        for k, curve in self.curves.items():
+            curve.add(rows.answers[:, k], rows.labels == k, weights)
 
     def metrics(self) -> dict[str, float]:
         """Derive the metrics; empty without rows."""
@@ -119,23 +113,45 @@ class ClassTally:
 
     def roc_auc(self) -> float | None:
         """Area under the ROC curve, ties counted half; macro average one against rest beyond two classes."""
-        areas = [_area(negative, positive) for negative, positive in self.histograms]
+        areas = [curve.area() for curve in self.curves.values()]
         known = [area for area in areas if area is not None]
         return sum(known) / len(known) if known else None
 
+    def copy(self) -> ClassTally:
+        """Another one that counted the same."""
+        other = ClassTally(self.size)
+        other.confusion = self.confusion.copy()
+        other.log_loss, other.repeated = self.log_loss, self.repeated
+        other.curves = {k: curve.copy() for k, curve in self.curves.items()}
+        return other
+
     def state(self) -> dict[str, Any]:
-        """Everything that it counted."""
-        names = ("confusion", "log_loss", "repeated", "histograms")
-        return {name: getattr(self, name) for name in names}
+        """Everything that it counted, as primitives and bytes: no numpy class in a checkpoint."""
+        return {
+            "confusion": self.confusion.tobytes(),
+            "log_loss": self.log_loss,
+            "repeated": self.repeated,
+            "curves": {k: curve.table.tobytes() for k, curve in self.curves.items()},
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`."""
+        self.confusion = np.frombuffer(state["confusion"]).reshape(self.confusion.shape).copy()
+        self.log_loss, self.repeated = state["log_loss"], state["repeated"]
+        tables = state["curves"].items()
+        self.curves = {k: RocCurve(np.frombuffer(table).reshape(3, -1).copy()) for k, table in tables}
 
 
 class NumberTally:
     """Sufficient statistics of regression; all sums are weighted."""
 
     NAMES = ("weight", "absolute", "squared", "total", "total_squared", "no_change")
+    """What fades."""
 
     def __init__(self) -> None:
         self.weight = self.absolute = self.squared = self.total = self.total_squared = self.no_change = 0.0
+        self.origin = 0.0
+        """The first label: sums of squares far from zero would lose the spread that they are to tell."""
 
     def scale(self, factor: float) -> None:
         """Fade everything."""
@@ -144,12 +160,14 @@ class NumberTally:
 
     def add(self, rows: Rows, weights: Floats) -> None:
         """Count rows, each by its weight."""
-        error = rows.y - rows.answers[:, 0]
+        if self.weight == 0.0:
+            self.origin = float(rows.y[0])
+        error, moved = rows.y - rows.answers[:, 0], rows.y - self.origin
         self.weight += float(weights.sum())
         self.absolute += float(weights @ np.abs(error))
         self.squared += float(weights @ error**2)
-        self.total += float(weights @ rows.y)
-        self.total_squared += float(weights @ rows.y**2)
+        self.total += float(weights @ moved)
+        self.total_squared += float(weights @ moved**2)
         self.no_change += float(weights @ np.abs(rows.y - rows.last))
 
     def metrics(self) -> dict[str, float]:
@@ -164,26 +182,20 @@ class NumberTally:
             "last_value_mae": self.no_change / self.weight,
         }
 
+    def copy(self) -> NumberTally:
+        """Another one that summed the same."""
+        other = NumberTally()
+        other.load(self.state())
+        return other
+
     def state(self) -> dict[str, Any]:
         """Everything that it summed."""
-        return {name: getattr(self, name) for name in self.NAMES}
+        return {name: getattr(self, name) for name in (*self.NAMES, "origin")}
 
-
-def _bins(scores: Floats) -> NDArray[np.int64]:
-    """Bin of each probability by its log-odds."""
-    p = np.clip(scores, 1e-12, 1.0 - 1e-12)
-    logit = np.log(p / (1.0 - p))
-    place = (logit + LOGIT_RANGE) * (BINS / (2.0 * LOGIT_RANGE))
-    return np.clip(place, 0, BINS - 1).astype(np.int64)
-
-
-def _area(negative: Floats, positive: Floats) -> float | None:
-    """Share of (positive, negative) pairs in the right order, pairs within a bin counted half."""
-    pairs = float(negative.sum()) * float(positive.sum())
-    if pairs <= 0.0:
-        return None
-    below = np.cumsum(negative) - negative
-    return float(positive @ (below + 0.5 * negative)) / pairs
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def _beyond(accuracy: float, baseline: float) -> float:
@@ -250,7 +262,7 @@ class Prequential:
         for y, answer in newer:
             pending.append((y, last, answer))
             last = y
-        window, total, fading = self._tally(), self._copy(self.total), self._copy(self.fading)
+        window, total, fading = self._tally(), self.total.copy(), self.fading.copy()
         if pending:
             self._fold(pending, total, fading)
         rows = [*self._recent, *pending][-(self._recent.maxlen or 0) :]
@@ -258,17 +270,11 @@ class Prequential:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
 
-    def _copy(self, tally: ClassTally | NumberTally) -> ClassTally | NumberTally:
-        copy = self._tally()
-        for name, value in tally.state().items():
-            setattr(copy, name, value.copy() if isinstance(value, np.ndarray) else value)
-        return copy
-
     def state(self) -> dict[str, Any]:
         """Everything it needs to go on, as primitives and bytes."""
         return {
-            "total": _pack(self.total.state()),
-            "fading": _pack(self.fading.state()),
+            "total": self.total.state(),
+            "fading": self.fading.state(),
             "recent": list(self._recent),
             "rows": list(self._rows),
             "last": self._last,
@@ -276,22 +282,9 @@ class Prequential:
         }
 
     def _load(self, state: dict[str, Any]) -> None:
-        for tally, packed in ((self.total, state["total"]), (self.fading, state["fading"])):
-            for name, value in tally.state().items():
-                setattr(tally, name, _unpack(packed[name], value))
+        self.total.load(state["total"])
+        self.fading.load(state["fading"])
         self._recent.extend(state["recent"])
         self._rows = list(state["rows"])
         self._last = state["last"]
         self.unpredicted = state["unpredicted"]
-
-
-def _pack(state: dict[str, Any]) -> dict[str, Any]:
-    """Arrays as raw bytes: no numpy class in a checkpoint."""
-    return {name: v.tobytes() if isinstance(v, np.ndarray) else v for name, v in state.items()}
-
-
-def _unpack(value: Any, like: Any) -> Any:
-    """Undo `_pack`, in the shape of `like`."""
-    if isinstance(like, np.ndarray):
-        return np.frombuffer(value, dtype=np.float64).reshape(like.shape).copy()
-    return value
