@@ -10,7 +10,7 @@ SRC = Path(__file__).parent.parent / "src" / "fluvial"
 FLOORS = [
     {"types", "errors"},
     {"schema", "keys", "view", "roc"},
-    {"config", "ports"},
+    {"config", "ports", "fused"},
     {"codec", "models", "mixture", "drift", "evaluation", "streams"},
     {"policies", "ledger", "lineage", "memory"},
     {"learner", "checkpoint"},

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fluvial.fused import Ask, Teach, fuse
 from fluvial.types import Answer, Feature, Label, MemberStanding, Task
 
 ETA = 0.3
@@ -20,8 +21,6 @@ SCALE_RATE = 0.002
 LOSS_CAP = 4.6
 HARD = 0.99
 """The probability that a hard label counts as, from a model without `predict_proba_one`."""
-
-Ask = Callable[[dict[str, Feature]], "Answer | None"]
 
 
 class NonFiniteAnswer(ValueError):
@@ -114,16 +113,24 @@ def _hard_reader(model: Any, size: int) -> Ask:
 class Member:
     """One model of the mixture."""
 
-    __slots__ = ("ask", "born", "champion", "lane", "model", "teach")
+    __slots__ = ("_model", "_settle", "ask", "born", "champion", "lane", "teach")
 
     def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, born: int = 0) -> None:
         self.lane = lane
-        self.model = model
+        self._model = model
         self.ask = ask
-        self.teach = model.learn_one
+        self.teach: Teach = model.learn_one
+        self._settle = fuse(self, model, NonFiniteAnswer)
         self.champion = champion
         self.born = born
         """Labelled events that the fold had learned when this member had learned none."""
+
+    @property
+    def model(self) -> Any:
+        """The River object with everything that it learned; look again after the next event."""
+        if self._settle is not None:
+            self._settle()
+        return self._model
 
 
 class Mixture:

@@ -72,8 +72,8 @@ class Standardise(base.Transformer):
         for name, value in x.items():
             if isinstance(value, str):
                 out[self.seen.get(name, {}).get(value) or f"{name}={OTHER}"] = 1.0
-            elif m2.get(name, 0.0) > 0.0:
-                z = (value - mean[name]) / (m2[name] / count[name]) ** 0.5
+            elif name in count and (deviation := (m2[name] / count[name]) ** 0.5) > 0.0:
+                z = (value - mean[name]) / deviation
                 out[name] = clip if z > clip else max(z, -clip)
             else:
                 out[name] = 0.0
