@@ -15,7 +15,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -215,9 +215,9 @@ class Prequential:
         self.total = self._tally()
         self.fading = self._tally()
         self._recent: deque[Row] = deque(maxlen=settings.window)
-        self._rows: list[Row] = []
-        self._last: Label = math.nan
-        """The first label has none before it: the baseline could not have known it."""
+        self._pending: list[tuple[Label, Answer]] = []
+        self._before: Label = math.nan
+        """The label before the pending ones. The very first has none: no baseline could have known it."""
         self.unpredicted = 0
         """Labelled events that the model could not predict: left out of every metric."""
         if state is not None:
@@ -228,14 +228,20 @@ class Prequential:
 
     def extend(self, served: Iterable[tuple[Label, Answer]]) -> None:
         """Take labels and what was served for them. A multiple of blocks may come, never across one's end."""
-        rows = self._rows
-        for y, answer in served:
-            rows.append((y, self._last, answer))
-            self._last = y
-        if len(rows) >= BLOCK:
+        pending = self._pending
+        pending.extend(served)
+        if len(pending) >= BLOCK:
+            rows = self._with_last(pending)
             self._fold(rows, self.total, self.fading)
             self._recent.extend(rows)
-            self._rows = []
+            self._before = pending[-1][0]
+            self._pending = []
+
+    def _with_last(self, pending: Sequence[tuple[Label, Answer]]) -> list[Row]:
+        """Put the label before beside each."""
+        first, answer = pending[0]
+        rest = [(y, last, answer) for (last, _), (y, answer) in pairwise(pending)]
+        return [(first, self._before, answer), *rest]
 
     def _fold(
         self, rows: Sequence[Row], total: ClassTally | NumberTally, fading: ClassTally | NumberTally
@@ -258,14 +264,12 @@ class Prequential:
 
     def metrics(self, newer: Iterable[tuple[Label, Answer]] = ()) -> dict[str, dict[str, float]]:
         """Horizon to metric to value, `newer` rows not yet given included; reading changes nothing."""
-        pending, last = list(self._rows), self._last
-        for y, answer in newer:
-            pending.append((y, last, answer))
-            last = y
         window, total, fading = self._tally(), self.total.copy(), self.fading.copy()
-        if pending:
-            self._fold(pending, total, fading)
-        rows = [*self._recent, *pending][-(self._recent.maxlen or 0) :]
+        pending = [*self._pending, *newer]
+        rows = self._with_last(pending) if pending else []
+        if rows:
+            self._fold(rows, total, fading)
+        rows = [*self._recent, *rows][-(self._recent.maxlen or 0) :]
         if rows:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
@@ -276,8 +280,8 @@ class Prequential:
             "total": self.total.state(),
             "fading": self.fading.state(),
             "recent": list(self._recent),
-            "rows": list(self._rows),
-            "last": self._last,
+            "pending": list(self._pending),
+            "before": self._before,
             "unpredicted": self.unpredicted,
         }
 
@@ -285,6 +289,6 @@ class Prequential:
         self.total.load(state["total"])
         self.fading.load(state["fading"])
         self._recent.extend(state["recent"])
-        self._rows = list(state["rows"])
-        self._last = state["last"]
+        self._pending = list(state["pending"])
+        self._before = state["before"]
         self.unpredicted = state["unpredicted"]

@@ -18,7 +18,7 @@ from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage, told
-from fluvial.memory import Memory
+from fluvial.memory import Memory, Row
 from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
 from fluvial.policies import STORM_WINDOW
 from fluvial.ports import Policy
@@ -28,7 +28,6 @@ from fluvial.types import (
     Decision,
     Entry,
     Event,
-    Feature,
     Label,
     Outcome,
     PartitionLedger,
@@ -71,10 +70,6 @@ class Spec(msgspec.Struct, frozen=True):
     """Pipeline steps that survive a reset."""
     warm: bool = True
     """A fresh model after a reset learns the events since the change."""
-
-
-_Row = tuple[dict[str, Feature], Label, float, Answer, int]
-"""Features, label, sample weight, what was served, the chosen class."""
 
 
 class _Note:
@@ -140,7 +135,7 @@ class Learner:
         self._size = spec.size
         self._period = spec.policy.period
         self._version = self.lineage.current
-        self._rows: list[_Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
+        self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
         """Labelled and answered events since the last turn."""
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
@@ -247,9 +242,8 @@ class Learner:
             losses = [self.monitor.loss(y, answer[0]) for _, y, _, answer, _ in rows]
         else:
             losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in rows]
-        self.evaluation.extend((y, answer) for _, y, _, answer, _ in rows)
-        remembered = zip(rows, losses, strict=True)
-        self.memory.extend((x, y, weight, loss) for (x, y, weight, _, _), loss in remembered)
+        self.evaluation.extend([(y, answer) for _, y, _, answer, _ in rows])
+        self.memory.extend(rows, losses)
         signals = self.monitor.update(losses, self.events, self._losses)
         self.turns += 1
         if signals or (self._period and self.events % self._period == 0):
@@ -397,7 +391,7 @@ class Learner:
 
     def _teach(self, member: Member, rows: Sequence[Any], event: Event) -> None:
         try:
-            for x, y, weight, _ in rows:
+            for x, y, weight in rows:
                 if self.spec.weighted:
                     member.teach(x, y, w=weight)
                 else:
@@ -486,7 +480,7 @@ class Learner:
         """
         members = self._members(dumped)
         out: list[Answer] = []
-        for x, _, _, _ in self.memory.newest(PROBES):
+        for x, _, _ in self.memory.newest(PROBES):
             for member in members:
                 try:
                     answer = member.ask(x)
