@@ -62,9 +62,9 @@ def test_an_active_worker_is_ready(bench, probe):
 
 def test_one_that_stands_by_is_alive_and_says_for_whom(bench, probe):
     first = bench.start("the first")
-    first.until(lambda: first.worker.waiting_for is None, "the claim")
+    first.until(lambda: first.worker.patience.waiting_for is None, "the claim")
     second = bench.start("the second")
-    second.until(lambda: "standing by" in str(second.worker.waiting_for), "standing by")
+    second.until(lambda: "standing by" in str(second.worker.patience.waiting_for), "standing by")
     status, body = probe(second, "/readyz")
     told = json.loads(body)
     assert (status, told["ready"], told["paused"]) == (503, False, False)
@@ -80,14 +80,14 @@ def test_one_whose_store_is_away_is_alive_paused_and_says_why(bench, probe):
     running = bench.start(store=store)
     running.until(lambda: bench.offset() == bench.end(), "everything in a checkpoint")
     away.append(True)
-    running.until(lambda: running.worker.waiting_for is not None, "the outage")
+    running.until(lambda: running.worker.patience.waiting_for is not None, "the outage")
     status, body = probe(running, "/readyz")
     told = json.loads(body)
     assert (status, told["paused"]) == (503, True)
     assert told["reasons"] == ["redis at here:1 is not available"]
     assert probe(running, "/livez")[0] == 200
     away.clear()
-    running.until(lambda: running.worker.waiting_for is None, "the store")
+    running.until(lambda: running.worker.patience.waiting_for is None, "the store")
     assert probe(running, "/readyz")[0] == 200
 
 

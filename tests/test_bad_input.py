@@ -154,7 +154,7 @@ def test_the_model_is_unchanged_to_the_bit(factory, policy):
         assert BAD[name][1] in {letter.reason, None}
         assert letter.message
         assert len(letter.message) < 1_000
-    assert sum(running.worker.dead_letters.values()) == len(bad)
+    assert sum(running.worker.tally.dead_letters.values()) == len(bad)
     assert b.backing.score("bad") is None
 
 

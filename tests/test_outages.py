@@ -70,7 +70,7 @@ def test_a_wait_that_ends_in_a_full_store_goes_on_consuming(bench):
     store = Failing(bench.backing, MANY, when=lambda: begun(bench))
     running = bench.run_to_the_end(store=store)
     assert store.errors == []
-    assert running.worker.save_failures == 1
+    assert running.worker.tally.save_failures == 1
     running.join()
     bench.assert_as_undisturbed()
 
@@ -79,7 +79,7 @@ def test_after_a_wait_that_ended_in_a_full_store_the_worker_is_ready(bench):
     store = Failing(bench.backing, MANY, when=lambda: begun(bench))
     running = bench.start(store=store)
     running.until(lambda: not store.errors and bench.offset() == bench.end(), "the end")
-    running.until(lambda: running.worker.waiting_for is None, "readiness")
+    running.until(lambda: running.worker.patience.waiting_for is None, "readiness")
     running.stop()
 
 
@@ -100,7 +100,7 @@ def test_a_save_whose_answer_was_lost_is_repeated_as_it_was(bench):
     running = bench.run_to_the_end(store=store)
     running.join()
     assert store.errors == []
-    assert (bench.backing.shards[SHARD].epoch, running.worker.store_errors["fenced"]) == (1, 0)
+    assert (bench.backing.shards[SHARD].epoch, running.worker.patience.errors["fenced"]) == (1, 0)
     bench.assert_as_undisturbed()
 
 

@@ -18,8 +18,9 @@ from fluvial.errors import (
     StoreUnfit,
     TopologyChanged,
 )
-from fluvial.types import Claim
-from fluvial.worker import SHARD, TooManyModelErrors, Worker
+from fluvial.keeper import TooManyModelErrors
+from fluvial.types import Claim, Entry
+from fluvial.worker import SHARD, Worker
 from support import fold
 from test_crash import worker_learner
 
@@ -55,7 +56,7 @@ class Bench:
     def run_to_the_end(self, **options):
         running = self.start(**options)
         worker = running.worker
-        running.until(lambda: worker.shard is not None and worker.waiting_for is None, "the claim")
+        running.until(lambda: worker.shard is not None and worker.patience.waiting_for is None, "the claim")
         running.until(lambda: self.offset() >= self.end(), "everything in a checkpoint")
         running.stop()
         return running
@@ -117,7 +118,7 @@ class Running:
         while not ready():
             assert self.thread.is_alive(), f"the worker ended: {self.raised!r}"
             assert time.monotonic() < until, (
-                f"{what} did not come about; waiting for {self.worker.waiting_for}"
+                f"{what} did not come about; waiting for {self.worker.patience.waiting_for}"
             )
             time.sleep(0.002)
 
@@ -154,7 +155,7 @@ def test_everything_is_folded_scored_and_kept(bench):
     running = b.run_to_the_end()
     b.assert_as_undisturbed()
     assert b.kinds()[:2] == ["started", "claimed"]
-    assert running.worker.events == 1_200
+    assert running.worker.tally.events == 1_200
     assert b.topic.commits["orders"][0].offset == 1_200
     assert b.backing.leases == {}, "the lease was given back"
 
@@ -162,7 +163,7 @@ def test_everything_is_folded_scored_and_kept(bench):
 def test_stop_writes_a_checkpoint(bench):
     b = bench(checkpoint={"every_seconds": 1e6, "every_events": 10**9})
     running = b.start()
-    running.until(lambda: running.worker.events == 1_200, "the fold")
+    running.until(lambda: running.worker.tally.events == 1_200, "the fold")
     assert b.offset() == 0
     running.stop()
     assert b.offset() == 1_200
@@ -204,11 +205,11 @@ def test_a_fenced_worker_drops_everything_and_resumes(bench):
     running.until(lambda: b.offset() >= 200, "some progress")
     rival = MemoryStore(b.backing)
     claim = rival.claim(SHARD, "rival")
-    running.until(lambda: running.worker.store_errors["fenced"] >= 1 or b.offset() >= b.end(), "the fence")
+    running.until(lambda: running.worker.patience.errors["fenced"] >= 1 or b.offset() >= b.end(), "the fence")
     b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
-    running.until(lambda: b.offset() >= b.end() and running.worker.store_errors["fenced"], "its return")
+    running.until(lambda: b.offset() >= b.end() and running.worker.patience.errors["fenced"], "its return")
     running.stop()
-    assert running.worker.store_errors["fenced"] == 1
+    assert running.worker.patience.errors["fenced"] == 1
     assert b.backing.shards[SHARD].epoch > claim.epoch
     b.assert_as_undisturbed()
 
@@ -218,11 +219,12 @@ def test_a_second_worker_stands_by_and_takes_over(bench):
     first = b.start("one")
     first.until(lambda: b.offset() == 1_200, "the fold")
     second = b.start("two")
-    second.until(lambda: (second.worker.waiting_for or "").startswith("standing by: one"), "standing by")
+    patience = second.worker.patience
+    second.until(lambda: (patience.waiting_for or "").startswith("standing by: one"), "standing by")
     assert second.worker.shard is None
     b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
     first.until(lambda: b.offset() == 1_500, "the fold goes on")
-    assert second.worker.events == 0
+    assert second.worker.tally.events == 0
     first.stop()
     second.until(lambda: second.worker.shard is not None, "the take-over")
     b.append([fold.wire(1_500 + i, *event) for i, event in enumerate(b.log.events[:100])])
@@ -254,7 +256,7 @@ def test_a_stalled_owner_writes_nothing_after_its_lease_went(bench):
     go.set()  # it folds the batch in its hands and wants to write
     b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
     second.until(lambda: b.offset() == 1_500, "the fold")
-    first.until(lambda: first.worker.store_errors["fenced"] >= 1, "the fence")
+    first.until(lambda: first.worker.patience.errors["fenced"] >= 1, "the fence")
     first.stop()
     second.stop()
     b.assert_as_undisturbed()
@@ -281,15 +283,15 @@ def test_while_the_store_is_away_nothing_is_consumed_and_it_goes_on_by_itself(be
     running.until(lambda: b.offset() == 1_200, "the fold")
     store.away = True
     b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:1_200])])
-    running.until(lambda: running.worker.waiting_for == "away", "it says what it waits for")
-    consumed = running.worker.events
+    running.until(lambda: running.worker.patience.waiting_for == "away", "it says what it waits for")
+    consumed = running.worker.tally.events
     time.sleep(0.3)
-    assert running.worker.events == consumed
+    assert running.worker.tally.events == consumed
     assert running.worker.shard.learner.ledger.offsets()[0] < 2_400, "it stopped short of the end"
     assert b.offset() == 1_200
     store.away = False
     running.until(lambda: b.offset() == 2_400, "it goes on")
-    running.until(lambda: running.worker.waiting_for is None, "and says so")
+    running.until(lambda: running.worker.patience.waiting_for is None, "and says so")
     running.stop()
     b.assert_as_undisturbed()
 
@@ -299,7 +301,7 @@ def test_a_store_away_at_the_start_is_waited_for(bench):
     store = Away(b.backing)
     store.away = True
     running = b.start(store=store)
-    running.until(lambda: running.worker.waiting_for == "away", "it waits")
+    running.until(lambda: running.worker.patience.waiting_for == "away", "it waits")
     store.away = False
     running.until(lambda: b.offset() == 1_200, "the fold")
     running.stop()
@@ -329,8 +331,8 @@ def test_single_failures_and_lost_answers_change_nothing(bench, how):
     running = b.run_to_the_end(store=store)
     b.assert_as_undisturbed()
     assert store.failed >= 3
-    assert running.worker.store_errors["unavailable"] + running.worker.publisher.errors >= 1
-    assert running.worker.store_errors["fenced"] == 0, "a repeated write is the same write"
+    assert running.worker.patience.errors["unavailable"] + running.worker.publisher.errors >= 1
+    assert running.worker.patience.errors["fenced"] == 0, "a repeated write is the same write"
 
 
 class Full(MemoryStore):
@@ -366,8 +368,8 @@ def test_a_full_store_keeps_the_last_good_checkpoint(bench):
     running.until(lambda: b.offset() == 1_200, "the fold")
     store.full = {"checkpoints"}
     b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
-    running.until(lambda: running.worker.save_failures >= 1, "a failed save")
-    running.until(lambda: running.worker.events == 1_500, "it goes on all the same")
+    running.until(lambda: running.worker.tally.save_failures >= 1, "a failed save")
+    running.until(lambda: running.worker.tally.events == 1_500, "it goes on all the same")
     assert b.offset() == 1_200
     store.full = frozenset()
     running.until(lambda: b.offset() == 1_500, "the next one")
@@ -375,11 +377,32 @@ def test_a_full_store_keeps_the_last_good_checkpoint(bench):
     b.assert_as_undisturbed()
 
 
+def test_journal_entries_that_gave_way_in_an_outage_are_counted(bench, monkeypatch):
+    b = bench()
+    store = Full(b.backing)
+    running = b.start(store=store)
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    monkeypatch.setattr("fluvial.keeper.MAX_ENTRIES", 3)
+    store.full = {"checkpoints"}
+    keeper = running.worker.keeper
+    for number in range(5):
+        keeper.keep(Entry(kind="made-up", detail={"number": number}))
+    b.append([fold.wire(1_200, *b.log.events[0])])
+    running.until(lambda: running.worker.tally.save_failures >= 1, "a failed save")
+    store.full = frozenset()
+    running.until(lambda: b.offset() == 1_201, "the next one")
+    running.stop()
+    told = [(e.kind, dict(e.detail)) for _, _, e in b.backing.journal if e.kind in {"made-up", "journal-gap"}]
+    gap = {"entries": 2, "because": "no checkpoint could be saved"}
+    assert told == [("journal-gap", gap), *(("made-up", {"number": n}) for n in (2, 3, 4))]
+    assert running.worker.tally.entries_given_up == 2
+
+
 def test_a_state_over_the_limit_keeps_the_last_good_one(bench):
     b = bench(checkpoint={"max_bytes": 120_000})
     running = b.start()
-    running.until(lambda: running.worker.too_large >= 1, "a checkpoint that is too large")
-    running.until(lambda: running.worker.events == 1_200, "it goes on")
+    running.until(lambda: running.worker.tally.too_large >= 1, "a checkpoint that is too large")
+    running.until(lambda: running.worker.tally.events == 1_200, "it goes on")
     assert 0 <= b.offset() < 1_200
     assert len(b.backing.shards[SHARD].blobs[0]) <= 120_000
     running.stop()
@@ -391,7 +414,7 @@ def test_a_sink_that_refuses_holds_everything_back(bench):
     b.topic.append(b"not json")
     b.append([fold.wire(1_201 + i, *event) for i, event in enumerate(b.log.events[:300])])
     running = b.start()
-    running.until(lambda: "away" in (running.worker.waiting_for or ""), "back-pressure")
+    running.until(lambda: "away" in (running.worker.patience.waiting_for or ""), "back-pressure")
     time.sleep(0.2)
     assert b.offset() <= 1_200, "no checkpoint goes past a letter that is not out"
     b.sink.available = True
@@ -438,7 +461,7 @@ def test_an_event_on_which_the_model_raises_is_left_out_bit_for_bit(bench, kind)
     folded = b.assert_as_undisturbed(poison={150, 420, 421, 999})
     assert folded.learner.mixture.members[0].model.true < 1_000, "the oracle is not spoilt either"
     assert b.learner().mixture.members[0].model.true == folded.learner.mixture.members[0].model.true
-    assert running.worker.model_errors == 4
+    assert running.worker.tally.model_errors == 4
     reasons = {letter.offset: letter.message for letter in b.sink.letters}
     assert "please" in reasons[150]
 
@@ -636,7 +659,7 @@ def test_stop_while_the_store_is_away_ends_within_the_grace(bench):
     running.until(lambda: b.offset() == 1_200, "the fold")
     store.away = True
     b.append([fold.wire(1_200, *b.log.events[0])])
-    running.until(lambda: running.worker.waiting_for == "away", "it waits")
+    running.until(lambda: running.worker.patience.waiting_for == "away", "it waits")
     running.stop()
     store.away = False
     b.run_to_the_end(owner="two")
@@ -647,7 +670,7 @@ def test_stop_while_standing_by(bench):
     b = bench()
     MemoryStore(b.backing).lease(SHARD, "somebody", 60_000)
     running = b.start()
-    running.until(lambda: "standing by" in (running.worker.waiting_for or ""), "standing by")
+    running.until(lambda: "standing by" in (running.worker.patience.waiting_for or ""), "standing by")
     running.stop()
     assert b.offset() == -1
     assert b.backing.leases[SHARD][0] == "somebody"

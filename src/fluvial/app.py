@@ -84,7 +84,7 @@ class Watchdog(threading.Thread):
             now = time.monotonic()
             if self.stop_asked is not None and now - self.stop_asked > self._grace:
                 self._end(f"the shutdown took longer than worker.grace_seconds = {self._grace:g}")
-            if self.stop_asked is None and now - self._worker.turned_at > self._stuck:
+            if self.stop_asked is None and now - self._worker.patience.turned_at > self._stuck:
                 self._end(f"the loop has not turned for {self._stuck:g} s")
 
     def _end(self, why: str) -> None:

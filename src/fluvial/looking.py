@@ -6,8 +6,10 @@ import copy
 import time
 from math import nan
 
+from fluvial.keeper import Keeper
 from fluvial.ports import Source
 from fluvial.shard import Shard
+from fluvial.tally import Tally
 from fluvial.types import Lag
 from fluvial.view import CheckpointView, PartitionView, ShardView, WorkerView
 from fluvial.worker import Worker
@@ -18,11 +20,11 @@ STALLED_SECONDS = 30.0
 
 def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
     """What the worker shows now."""
-    shard, waiting = worker.shard, worker.waiting_for
-    alive = time.monotonic() - worker.turned_at < STALLED_SECONDS
+    keeper, waiting = worker.keeper, worker.patience.waiting_for
+    alive = time.monotonic() - worker.patience.turned_at < STALLED_SECONDS
     reasons = []
     if not alive:
-        reasons.append(f"the loop has not turned for {time.monotonic() - worker.turned_at:.0f} s")
+        reasons.append(f"the loop has not turned for {time.monotonic() - worker.patience.turned_at:.0f} s")
     if waiting is not None:
         reasons.append(waiting)
     return WorkerView(
@@ -30,28 +32,29 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         task=worker.settings.schema.label.task,
         scope=worker.settings.kafka.scope,
         alive=alive,
-        ready=shard is not None and not reasons,
+        ready=keeper is not None and not reasons,
         not_ready=tuple(reasons),
-        paused=shard is not None and waiting is not None,
+        paused=keeper is not None and waiting is not None,
         started_at=worker.started_at,
-        busy_seconds=worker.busy_seconds,
-        batches=worker.batches,
-        store_errors=dict(worker.store_errors),
+        busy_seconds=worker.tally.busy_seconds,
+        batches=worker.tally.batches,
+        store_errors=dict(worker.patience.errors),
         scores=worker.publisher.view(refused_scores),
-        shards=() if shard is None else (_shard(worker, shard, source),),
+        shards=() if keeper is None else (_shard(keeper, source),),
     )
 
 
-def _shard(worker: Worker, shard: Shard, source: Source) -> ShardView:
+def _shard(keeper: Keeper, source: Source) -> ShardView:
+    shard, tally = keeper.shard, keeper.tally
     learner = shard.learner
-    happened, at = dict(worker.happened), dict(worker.happened_at)
+    happened, at = dict(tally.happened), dict(tally.happened_at)
     return ShardView(
         shard=shard.claim.shard,
         epoch=shard.claim.epoch,
         sequence=shard.sequence,
         version=learner.lineage.current,
-        last_event_time=worker.last_event_time if worker.last_event_time is not None else nan,
-        partitions=_partitions(worker, shard, source),
+        last_event_time=tally.last_event_time if tally.last_event_time is not None else nan,
+        partitions=_partitions(tally, shard, source),
         metrics=learner.metrics(),
         members=learner.mixture.standings(learner.events),
         signals={(what[1], what[2]): n for what, n in happened.items() if what[0] == "signal"},
@@ -60,20 +63,20 @@ def _shard(worker: Worker, shard: Shard, source: Source) -> ShardView:
         signal_times={(what[1], what[2]): t for what, t in at.items() if what[0] == "signal"},
         reaction_times={what[1]: t for what, t in at.items() if what[0] == "reaction"},
         version_times={what[1]: t for what, t in at.items() if what[0] == "version"},
-        dead_letters=dict(worker.dead_letters),
-        unpredicted=learner.evaluation.unpredicted - worker.counted_before["unpredicted"],
-        nonfinite=learner.counts["non-finite"] - worker.counted_before["non-finite"],
-        model_errors=worker.model_errors,
-        checkpoint=_checkpoint(worker, shard),
+        dead_letters=dict(tally.dead_letters),
+        unpredicted=learner.evaluation.unpredicted - tally.counted_before["unpredicted"],
+        nonfinite=learner.counts["non-finite"] - tally.counted_before["non-finite"],
+        model_errors=tally.model_errors,
+        checkpoint=_checkpoint(keeper),
     )
 
 
-def _partitions(worker: Worker, shard: Shard, source: Source) -> tuple[PartitionView, ...]:
+def _partitions(tally: Tally, shard: Shard, source: Source) -> tuple[PartitionView, ...]:
     ends = source.lag()
     views = []
     for partition, ledger in list(shard.learner.ledger.partitions.items()):
         now, end = copy.copy(ledger), ends.get(partition)
-        taken = worker.taken.get(partition, now)
+        taken = tally.taken.get(partition, now)
         views.append(PartitionView(partition=partition, ledger=now, taken=taken, lag=_lag(end, now.next)))
     return tuple(views)
 
@@ -82,13 +85,15 @@ def _lag(end: Lag | None, following: int) -> float:
     return nan if end is None or end.high < 0 else float(max(0, end.high - following))
 
 
-def _checkpoint(worker: Worker, shard: Shard) -> CheckpointView:
-    since = worker.saved_at or shard.loaded_at
+def _checkpoint(keeper: Keeper) -> CheckpointView:
+    tally = keeper.tally
+    since = tally.saved_at or keeper.shard.loaded_at
     return CheckpointView(
-        saved=worker.saved,
+        saved=tally.saved,
         age_seconds=time.monotonic() - since,
-        last_bytes=worker.saved_bytes,
-        last_seconds=worker.pace.took if worker.saved else nan,
-        failures=worker.save_failures,
-        too_large=worker.too_large,
+        last_bytes=tally.saved_bytes,
+        last_seconds=keeper.pace.took if tally.saved else nan,
+        failures=tally.save_failures,
+        too_large=tally.too_large,
+        entries_given_up=tally.entries_given_up,
     )

@@ -96,6 +96,8 @@ class CheckpointView(msgspec.Struct, frozen=True):
     failures: int = 0
     """Attempts that did not end in a saved checkpoint; a size over the limit is counted here too."""
     too_large: int = 0
+    entries_given_up: int = 0
+    """Journal entries that gave way because no checkpoint could be saved for so long."""
     """Attempts refused because of their size; the last good one was kept."""
 
 

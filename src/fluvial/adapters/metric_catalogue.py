@@ -182,6 +182,12 @@ SHARD = (
         "attempts",
         "Attempts refused because of their size, which are failures too.",
     ),
+    Described(
+        "fluvial_journal_entries_given_up_total",
+        "counter",
+        "entries",
+        "Journal entries that gave way because no checkpoint could be saved for so long.",
+    ),
     Described("fluvial_checkpoint_sequence", "gauge", "checkpoints", "Number of the newest checkpoint."),
     Described(
         "fluvial_checkpoint_age_seconds",

@@ -167,6 +167,7 @@ def _checkpoint(shard: ShardView) -> Iterator[Sample]:
     yield "fluvial_checkpoints_total", (), checkpoint.saved
     yield "fluvial_checkpoint_failures_total", (), checkpoint.failures
     yield "fluvial_checkpoints_too_large_total", (), checkpoint.too_large
+    yield "fluvial_journal_entries_given_up_total", (), checkpoint.entries_given_up
     yield "fluvial_checkpoint_sequence", (), shard.sequence
     yield "fluvial_checkpoint_age_seconds", (), checkpoint.age_seconds
     yield "fluvial_checkpoint_bytes", (), checkpoint.last_bytes

@@ -165,7 +165,7 @@ class Parts:
         return self._feeder.done and self._position() >= self._feeder.sent
 
     def _position(self) -> int:
-        return min(self._worker.events, self.record.twin.until)
+        return min(self._worker.tally.events, self.record.twin.until)
 
     def stop(self) -> None:
         """End the feeding, then the worker, with a last checkpoint. Idempotent."""

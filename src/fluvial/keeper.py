@@ -1,0 +1,260 @@
+"""One shard at work in this process: fold a batch, hand over what comes of it, make it durable.
+
+A batch ends with its scores and dead letters handed over; a checkpoint is
+
+    1  flush scores and dead letters
+    2  save (state, next offsets), fenced, with the journal's entries in the same script
+    3  commit to Kafka, for lag tools
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fluvial.config import Settings
+from fluvial.errors import (
+    BadEvent,
+    CheckpointTooLarge,
+    FluvialError,
+    ModelError,
+    OffsetLost,
+    Reason,
+    StoreFull,
+)
+from fluvial.pace import Pace
+from fluvial.patience import Patience
+from fluvial.ports import Message, Sink, Source, Store
+from fluvial.publisher import Publisher
+from fluvial.shard import Opening
+from fluvial.tally import Tally
+from fluvial.types import Claim, DeadLetter, Entry, Rare, Score
+
+log = logging.getLogger("fluvial.worker")
+
+MAX_ENTRIES = 10_000
+"""Journal entries kept while no checkpoint can be saved; then the oldest give way, counted."""
+KEPT_VERSIONS = 10
+
+
+class TooManyModelErrors(FluvialError):
+    """The breaker: the model raises too often to go on without a person."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker works with."""
+
+    settings: Settings
+    source: Source
+    sink: Sink
+    store: Store
+
+
+class Keeper:
+    """Keeps one shard: its fold, what is not yet durable of it, and the way back when the model raises."""
+
+    def __init__(
+        self, parts: Parts, patience: Patience, tally: Tally, publisher: Publisher, claim: Claim
+    ) -> None:
+        """Give the claimed shard its state; `Opening.open` says what may be raised."""
+        self._parts = parts
+        self._patience = patience
+        self._persist = patience.persist
+        self.tally = tally
+        self.publisher = publisher
+        self.pace = Pace(parts.settings.checkpoint, time.monotonic)
+        self.hear: Sequence[Callable[[Rare], None]] = ()
+        """Told of everything rare that the fold says."""
+        self._entries: deque[Entry] = deque()
+        self._entries_given_up = 0
+        self._versions: dict[int, bytes] = {}
+        self._poisoned: dict[tuple[int, int], str] = {}
+        self._model_errors: deque[int] = deque(maxlen=max(1, parts.settings.worker.max_model_errors))
+        self._opening = Opening(parts.settings, parts.store, parts.source)
+        self.shard = self._persist(lambda: self._opening.open(claim))
+        self._keep_opening_entries()
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        learner = self.shard.learner
+        self.tally.counted_before = Counter(learner.counts)
+        self.tally.counted_before["unpredicted"] = learner.evaluation.unpredicted
+        self.tally.taken = {p: copy.copy(ledger) for p, ledger in learner.ledger.partitions.items()}
+
+    def _keep_opening_entries(self) -> None:
+        for entry in self._opening.entries:
+            self.keep(entry)
+        self._opening.entries.clear()
+
+    # ---- a batch -----------------------------------------------------------------------------
+
+    def process(self, messages: Sequence[Message]) -> bool:
+        """Fold one batch and hand over what came of it; False when the shard went back to its checkpoint."""
+        started, waited = time.monotonic(), self._patience.waited
+        try:
+            scores = self._fold(messages)
+        except ModelError as error:
+            self._refold(error)
+            return False
+        claim = self.shard.claim
+        oldest = messages[0].timestamp()[1] / 1_000
+        if self._parts.settings.scores.enabled:
+            self._persist(lambda: self.publisher.submit(claim, scores, oldest))
+        self.pace.count(len(messages))
+        self.tally.batches += 1
+        self.tally.events += len(messages)
+        self.tally.busy_seconds += time.monotonic() - started - (self._patience.waited - waited)
+        return True
+
+    def _fold(self, messages: Sequence[Message]) -> list[tuple[str, Score]]:
+        """Decode and step each message. Raises ModelError."""
+        shard, poisoned = self.shard, self._poisoned
+        decode, score_of, step = shard.codec.decode, shard.codec.score_of, shard.learner.step
+        name, now, event = shard.claim.shard, time.time(), None
+        scores: list[tuple[str, Score]] = []
+        for message in messages:
+            partition, offset = message.partition(), message.offset()
+            try:
+                event = decode(message.value(), message.key(), partition, offset, message.timestamp()[1])
+            except BadEvent as bad:
+                self._refuse(message, bad.reason, bad.message)
+                continue
+            if poisoned and (partition, offset) in poisoned:
+                self._refuse(message, Reason.MODEL, poisoned[partition, offset])
+                continue
+            outcome = step(event)
+            if event.key is not None and outcome.known:
+                made = score_of(event, outcome.answer, outcome.choice, outcome.version, name, now)
+                scores.append((event.key, made))
+            if outcome.rare is not None:
+                self._note(outcome.rare)
+        if event is not None:
+            self.tally.last_event_time = event.time
+        return scores
+
+    def _refuse(self, message: Message, reason: Reason, why: str) -> None:
+        """Dead-letter one message and account for it."""
+        self.shard.learner.refuse(message.partition(), message.offset())
+        self.tally.dead_letters[reason] += 1
+        letter = DeadLetter(
+            topic=self._parts.source.topic,
+            partition=message.partition(),
+            offset=message.offset(),
+            key=message.key(),
+            value=message.value(),
+            headers=tuple(message.headers() or ()),
+            timestamp_ms=message.timestamp()[1],
+            reason=reason,
+            message=why,
+        )
+        self._persist(lambda: self._parts.sink.send([letter]))
+
+    def give_up_lost(self, lost: OffsetLost) -> None:
+        """Go on from the log's start with the same model, when the settings say so; otherwise raise."""
+        wanted = self.shard.offsets[lost.partition]
+        if self._parts.settings.kafka.on_lost_offset == "fail" or wanted > lost.high:
+            raise lost
+        self.shard.learner.skip(lost.partition, lost.low)
+        self.pace.count(1)
+        log.warning(
+            "partition %d: events %d to %d had left the log; going on", lost.partition, wanted, lost.low
+        )
+        detail = {"events": lost.low - wanted, "from": wanted, "to": lost.low}
+        entry = Entry(
+            kind="events-lost", partition=lost.partition, offset=lost.low, time=time.time(), detail=detail
+        )
+        self.keep(entry)
+
+    def _refold(self, error: ModelError) -> None:
+        """The model raised: its state is void. Load the last checkpoint, to go on without the offender."""
+        learner = self.shard.learner
+        self.tally.model_errors += 1
+        self._model_errors.append(learner.events)
+        log.warning("%s; folding again from the last checkpoint without it", error)
+        within = learner.events - self._model_errors[0] <= 10_000
+        if len(self._model_errors) >= self._parts.settings.worker.max_model_errors and within:
+            raise TooManyModelErrors(
+                f"the model raised on {len(self._model_errors)} of 10,000; the last: {error.detail}. "
+                "Nothing is lost; mend the model or the schema, or raise worker.max_model_errors"
+            ) from error
+        self._poisoned[error.partition, error.offset] = error.detail
+        self._persist(self.publisher.flush)
+        self._entries.clear()
+        self._versions.clear()
+        before = self.shard
+        self.shard = self._persist(lambda: self._opening.reopen(before.claim, before.topology))
+        self._keep_opening_entries()
+
+    # ---- what is not yet durable -------------------------------------------------------------
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry for the journal, which the next checkpoint writes."""
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.popleft()
+            self._entries_given_up += 1
+            self.tally.entries_given_up += 1
+        self._entries.append(entry)
+
+    def _note(self, rare: Rare) -> None:
+        """Keep what the fold said for the next checkpoint, and count it."""
+        for entry in rare.entries:
+            self.keep(entry)
+        for retired in rare.retired:
+            self._versions[retired.version] = retired.blob
+            self._versions = dict(sorted(self._versions.items())[-KEPT_VERSIONS:])
+        self.tally.note(rare)
+        for signal in rare.signals:
+            log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.plane, signal.events,
+                     signal.before, signal.after)  # fmt: skip
+        for version in rare.versions:
+            log.info("version %d: %s at event %d", version.number, version.cause, version.events)
+        for hear in self.hear:
+            hear(rare)
+
+    def _journal(self) -> list[Entry]:
+        """The entries for the next checkpoint, and how many are missing from them."""
+        if not self._entries_given_up:
+            return list(self._entries)
+        detail = {"entries": self._entries_given_up, "because": "no checkpoint could be saved"}
+        return [Entry(kind="journal-gap", time=time.time(), detail=detail), *self._entries]
+
+    def checkpoint(self) -> None:
+        """Make everything up to here durable: scores and dead letters, then state, then Kafka's mirror."""
+        shard, parts = self.shard, self._parts
+        started, waited, saved = self.pace.started(), self._patience.waited, False
+        try:
+            self._persist(self.publisher.flush)
+            self._persist(lambda: parts.sink.flush(parts.settings.redis.timeout_seconds))
+            entries, versions = self._journal(), dict(self._versions)
+            # Sealed once: a repeated save must be the same one, or the store takes it for a rival's.
+            blob = shard.sealed(shard.sequence + 1)
+            self._persist(lambda: shard.save(parts.store, blob, entries, versions))
+            saved = True
+        except (CheckpointTooLarge, StoreFull) as error:
+            self.tally.save_failures += 1
+            self.tally.too_large += isinstance(error, CheckpointTooLarge)
+            log.error("checkpoint not saved, the last good one is kept: %s", error)  # noqa: TRY400 - it says all
+        finally:
+            # An outage on the way is not what a checkpoint takes: fifty times that would be an hour.
+            self.pace.ended(started + self._patience.waited - waited, saved=saved)
+        if saved:
+            self._saved(len(blob))
+
+    def _saved(self, size: int) -> None:
+        """Forget what is durable now, and mirror it to Kafka."""
+        shard, tally = self.shard, self.tally
+        self._entries.clear()
+        self._entries_given_up = 0
+        self._versions.clear()
+        # Those still ahead stay known: a checkpoint may be saved on the way back to the offender.
+        offsets = shard.offsets
+        self._poisoned = {at: why for at, why in self._poisoned.items() if at[1] >= offsets[at[0]]}
+        tally.saved += 1
+        tally.saved_at = time.monotonic()
+        tally.saved_bytes = size
+        self._parts.source.commit(offsets, f"{shard.sequence}:{shard.claim.epoch}")
