@@ -282,7 +282,8 @@ def arguments() -> argparse.Namespace:
         help="folder of elec2.csv.gz and weather.csv.gz (FLUVIAL_DATA)",
     )
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go, row by row")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of that file")
     return parser.parse_args()
 
 
@@ -311,13 +312,26 @@ def jobs(options: argparse.Namespace, console: Console) -> list[Job]:
     return made
 
 
+def kept(options: argparse.Namespace) -> list[Row]:
+    """Rows of an earlier run, to go on from."""
+    if not options.resume or not options.json.exists():
+        return []
+    return [Row(**row) for row in json.loads(options.json.read_text())["rows"]]
+
+
+def write(path: Path, rows: Sequence[Row], failed: Sequence[str]) -> None:
+    body = {"summary": summary(rows), "failed": failed, "rows": [asdict(row) for row in rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(body, indent=1) + "\n")
+
+
 def main() -> None:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)  # a log takes the whole table
-    todo = [(job, options.data) for job in jobs(options, console)]
+    rows, failed = kept(options), list[str]()
+    done = {Job(row.stream, row.model, row.seed) for row in rows}
+    todo = [(job, options.data) for job in jobs(options, console) if job not in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    rows: list[Row] = []
-    failed: list[str] = []
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.processes) as pool, Progress(*columns, console=console) as progress:
         bar = progress.add_task("folding", total=len(todo))
@@ -326,16 +340,15 @@ def main() -> None:
                 failed.append(result)
             else:
                 rows.append(result)
+                write(options.json, rows, failed)
             progress.advance(bar)
-    order = {name: i for i, name in enumerate(options.streams)}
+    order = {name: i for i, name in enumerate((*STREAMS, *REAL))}
     rows.sort(key=lambda row: (order[row.stream], row.model, row.seed))
+    write(options.json, rows, failed)
     console.print(shown_rows(rows))
     console.print(shown_shares(rows))
     lost = summary(rows)["points lost without drift, worst row"]
     console.print(f"points lost without drift, worst row (below 0: gained): {lost}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    body = {"summary": summary(rows), "failed": failed, "rows": [asdict(row) for row in rows]}
-    options.json.write_text(json.dumps(body, indent=1) + "\n")
     console.print(f"written to {options.json}")
     if failed:
         sys.exit("rows that failed:\n" + "\n".join(failed))
