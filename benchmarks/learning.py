@@ -30,8 +30,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fluvial.config import PolicySettings
+from fluvial.crew import Spec
 from fluvial.errors import FluvialError
-from fluvial.learner import Learner, Spec
+from fluvial.learner import Learner
 from fluvial.models.presets import PRESETS
 from fluvial.models.unpickle import dumps, loads
 from fluvial.policies import make_policy

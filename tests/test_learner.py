@@ -370,6 +370,8 @@ def test_reweight_restarts_promotes_and_never_lags_far_behind():
     assert len(learner.mixture.members) == 3
     assert sum(learner.mixture.weights) == pytest.approx(1.0)
     assert {v.cause for v in learner.lineage.versions} & {"promotion", "restart"}
+    ages = [m.age for m in learner.standing().members if not m.champion]
+    assert max(ages) <= 2_000, "a challenger is as old as its last restart"
 
 
 def test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock():

@@ -7,21 +7,20 @@ answers, signals and versions, in another process, with another hash seed, from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from fluvial.config import DriftSettings, EvaluationSettings
+from fluvial.crew import Crew, Spec
 from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage, told
 from fluvial.memory import Memory, Row
-from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
+from fluvial.mixture import Member, Mixture, NonFiniteAnswer, uniform
 from fluvial.policies import STORM_WINDOW
-from fluvial.ports import Policy
 from fluvial.types import (
     Action,
     Answer,
@@ -47,29 +46,6 @@ NON_FINITE_LIMIT = 5
 """Non-finite answers in a row after which a champion goes back to its snapshot."""
 PROBES = 16
 """Newest events that a checkpoint is asked again after loading."""
-
-Dump = Callable[[Any], bytes]
-Load = Callable[[bytes], Any]
-"""`models.unpickle`: pickling in the form that the restricted loading accepts."""
-
-
-class Spec(msgspec.Struct, frozen=True):
-    """What the fold is configured with. Never part of the state: a changed setting takes effect."""
-
-    task: Task
-    size: int
-    """Length of an answer: classes, or 1 in regression."""
-    policy: Policy
-    dump: Dump
-    load: Load
-    drift: DriftSettings = DriftSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    weighted: bool = False
-    """Events carry a sample weight, and the model takes it."""
-    keep: tuple[str, ...] = ()
-    """Pipeline steps that survive a reset."""
-    warm: bool = True
-    """A fresh model after a reset learns the events since the change."""
 
 
 class _Note:
@@ -113,9 +89,8 @@ class Learner:
             msg = f"state format {state['format']}, this version reads {FORMAT}"
             raise ValueError(msg)
         self.spec = spec
-        self.blanks: Mapping[str, bytes] = state["blanks"]
-        self._hard = {lane: only_hard_labels(spec.load(blank)) for lane, blank in self.blanks.items()}
-        members = self._members(state["members"])
+        self._crew = Crew(spec, state["blanks"])
+        members = self._crew.load(state["members"])
         self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"])
         self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
         self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
@@ -139,7 +114,7 @@ class Learner:
         """Labelled and answered events since the last turn."""
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
-        self._recruit()
+        self._crew.recruit(self.mixture, self._before_this_event)
 
     @classmethod
     def genesis(cls, spec: Spec, blanks: Mapping[str, bytes], offsets: Mapping[int, int]) -> Learner:
@@ -276,6 +251,11 @@ class Learner:
                 break
         return metrics
 
+    @property
+    def _before_this_event(self) -> int:
+        """Labelled events without the present one, which will be a new member's first."""
+        return max(0, self.events - 1)
+
     # ---- reactions ---------------------------------------------------------------------------
 
     def _react(self, event: Event, signals: Sequence[Signal]) -> _Note:
@@ -314,7 +294,7 @@ class Learner:
         # The current event is in memory already and is learned right after this.
         warm = self.memory.newest(self.events - since)[:-1] if self.spec.warm else []
         for index, old in enumerate(self.mixture.members):
-            fresh = self._fresh(old)
+            fresh = self._crew.fresh(old, self._before_this_event)
             self._teach(fresh, warm, event)
             self.mixture.members[index] = fresh
         self.mixture.weights = [1.0 / len(self.mixture.weights)] * len(self.mixture.weights)
@@ -328,9 +308,7 @@ class Learner:
         """Start a challenger afresh, in the lane that leads now."""
         weights = zip(self.mixture.weights, self.mixture.members, strict=True)
         lane = max(((w, m.lane) for w, m in weights if m.champion), key=lambda pair: pair[0])[1]
-        self.mixture.members[decision.member] = self._member(
-            lane, False, 0, self.spec.load(self.blanks[lane])
-        )
+        self.mixture.members[decision.member] = self._crew.blank(lane, self._before_this_event)
         self.mixture.demote(decision.member)
         if decision.signal is not None:
             self._make_version("restart", event, decision, note, {"member": decision.member, "lane": lane})
@@ -344,7 +322,7 @@ class Learner:
         members[k].champion = True
         members[champion] = members[k]
         weights[champion] = weights[k]
-        members[k] = self._blank(lane, champion=False)
+        members[k] = self._crew.blank(lane, self._before_this_event)
         self.mixture.demote(k)
         age = self.events - members[champion].born
         self._make_version("promotion", event, decision, note, {"lane": lane, "age": age})
@@ -368,27 +346,6 @@ class Learner:
 
     # ---- members -----------------------------------------------------------------------------
 
-    def _members(self, dumped: bytes) -> list[Member]:
-        return [self._member(*row) for row in self.spec.load(dumped)]
-
-    def _member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
-        ask = reader(model, self.spec.task, self.spec.size, hard=self._hard[lane])
-        return Member(lane, model, ask, champion=champion, born=born)
-
-    def _blank(self, lane: str, *, champion: bool) -> Member:
-        """A member that learned nothing; the present event will be its first."""
-        return self._member(lane, champion, max(0, self.events - 1), self.spec.load(self.blanks[lane]))
-
-    def _fresh(self, old: Member) -> Member:
-        """A blank member in the place of `old`, with the pipeline steps that the settings keep."""
-        model = self.spec.load(self.blanks[old.lane])
-        steps, old_steps = getattr(model, "steps", None), getattr(old.model, "steps", {})
-        for name in self.spec.keep:
-            if steps is not None and name in steps and name in old_steps:
-                steps[name] = old_steps[name]
-                model._plan = None  # noqa: SLF001 - River caches the route through the steps
-        return self._member(old.lane, old.champion, self.events - 1, model)
-
     def _teach(self, member: Member, rows: Sequence[Any], event: Event) -> None:
         try:
             for x, y, weight in rows:
@@ -401,23 +358,6 @@ class Learner:
         except BaseException as error:  # as above
             raise ModelError(event.partition, event.offset, "warm", error) from error
         member.born -= len(rows)
-
-    def _recruit(self) -> None:
-        """Make the number of challengers what the policy wants: it may be another one after a restart."""
-        mixture = self.mixture
-        champions = [k for k, m in enumerate(mixture.members) if m.champion]
-        challengers = [k for k, m in enumerate(mixture.members) if not m.champion]
-        if len(challengers) == self.spec.policy.challengers:
-            return  # not even a renormalisation: a resumed fold must be the same to the bit
-        kept = champions + challengers[: self.spec.policy.challengers]
-        mixture.members = [mixture.members[k] for k in kept]
-        mixture.weights = [mixture.weights[k] for k in kept]
-        lane = mixture.members[0].lane
-        for _ in range(self.spec.policy.challengers - len(challengers)):
-            mixture.members.append(self._blank(lane, champion=False))
-            mixture.weights.append(ALPHA)
-        total = sum(mixture.weights)
-        mixture.weights = [w / total for w in mixture.weights]
 
     # ---- non-finite answers ------------------------------------------------------------------
 
@@ -434,7 +374,7 @@ class Learner:
                 if member.champion:
                     sick.append(index)
                 else:
-                    self.mixture.members[index] = self._blank(member.lane, champion=False)
+                    self.mixture.members[index] = self._crew.blank(member.lane, self._before_this_event)
         self._sick = tuple(sick)
         self._streak = self._streak + 1 if sick else 0
         return answers
@@ -452,8 +392,8 @@ class Learner:
         self._retire(note)
         for index in self._sick:
             lane = self.mixture.members[index].lane
-            model = self.spec.load(self._snapshot.get(lane) or self.blanks[lane])
-            self.mixture.members[index] = self._member(lane, True, self.events, model)
+            model = self.spec.load(self._snapshot.get(lane) or self._crew.blanks[lane])
+            self.mixture.members[index] = self._crew.member(lane, True, self.events, model)
         self._streak = 0
         detail = {
             "lanes": [self.mixture.members[k].lane for k in self._sick],
@@ -478,7 +418,7 @@ class Learner:
 
         Never the live ones: asking changes some models.
         """
-        members = self._members(dumped)
+        members = self._crew.load(dumped)
         out: list[Answer] = []
         for x, _, _ in self.memory.newest(PROBES):
             for member in members:
@@ -493,9 +433,9 @@ class Learner:
         """Everything the fold needs, as primitives and River objects."""
         return {
             "format": FORMAT,
-            "blanks": dict(self.blanks),
+            "blanks": dict(self._crew.blanks),
             # A pickle of its own, so that the copy that is asked for probe answers loads nothing else.
-            "members": self.spec.dump([(m.lane, m.champion, m.born, m.model) for m in self.mixture.members]),
+            "members": self._crew.dump(self.mixture.members),
             "weights": list(self.mixture.weights),
             "scale": self.mixture.scale,
             "monitor": self.monitor.state(),

@@ -17,8 +17,9 @@ import msgspec
 from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare, runtime, seal, unseal
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
+from fluvial.crew import Spec
 from fluvial.errors import CheckpointRefused, LostState, TopologyChanged
-from fluvial.learner import Learner, Spec
+from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
