@@ -110,8 +110,8 @@ class StandardiseTarget(base.Regressor):
         return self.mean + self._deviation() * float(self.regressor.predict_one(x))
 
 
-class OneHot(base.Transformer):
-    """Categories to one-hots, numbers as they are: for models that take numbers only and need no scale."""
+class _Categories(base.Transformer):
+    """Remembers the values of each category, up to a hundred."""
 
     def __init__(self) -> None:
         self.seen: dict[Hashable, dict[str, str]] = {}
@@ -121,6 +121,10 @@ class OneHot(base.Transformer):
         for name, value in x.items():
             if isinstance(value, str):
                 _admit(self.seen, name, value)
+
+
+class OneHot(_Categories):
+    """Categories to one-hots, numbers as they are: for models that take numbers only and need no scale."""
 
     def transform_one(self, x: Features) -> Features:
         """Return numbers unchanged; for a category one 1.0, and 0.0 for each other value known by now."""
@@ -137,17 +141,8 @@ class OneHot(base.Transformer):
         return out
 
 
-class LimitCategories(base.Transformer):
+class LimitCategories(_Categories):
     """Categories stay strings; what comes after the first hundred values of one is `other`."""
-
-    def __init__(self) -> None:
-        self.seen: dict[Hashable, dict[str, str]] = {}
-
-    def learn_one(self, x: Features) -> None:
-        """Remember the values of each category, up to a hundred."""
-        for name, value in x.items():
-            if isinstance(value, str):
-                _admit(self.seen, name, value)
 
     def transform_one(self, x: Features) -> Features:
         """Return `x` with unknown values replaced."""
