@@ -105,6 +105,15 @@ def test_equal_far_from_ordinary_numbers(scaler):
         assert repr(numbers(one.model)) == repr(numbers(river))
 
 
+@pytest.mark.parametrize("y", [False, True])
+def test_equal_at_every_branch_of_the_loss(y):
+    for quarters in range(-140, 141):
+        model = pipeline(intercept_init=quarters / 4)
+        river, one, ways = both(model, [({"a": float(k)}, y, 1.0) for k in range(4)])
+        assert ways == {False, True}
+        assert numbers(one.model) == numbers(river)
+
+
 def test_categories_go_rivers_way():
     river, one, ways = both(
         pipeline("ours"), (({**x, "colour": "rgb"[k % 3]}, y, w) for k, (x, y, w) in enumerate(streams(1)))
