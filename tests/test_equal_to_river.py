@@ -2,14 +2,20 @@
 
 Bit for bit: scores are JSON, which brings doubles back exactly. Each process has another hash seed than
 this one. River's loop runs here while the worker runs there.
+
+    FLUVIAL_WHOLE=1 pytest tests/test_equal_to_river.py -k arf     forests of ten trees, whole streams
 """
+
+import os
 
 import pytest
 
 from support import fold
 from support.service import Service, assert_scores
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
+WHOLE = bool(os.environ.get("FLUVIAL_WHOLE"))
+SECONDS = 3_000 if WHOLE else 90
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(2 * SECONDS + 120)]
 
 STREAMS = {"elec2": fold.elec2, "weather": fold.weather, "five": fold.five}
 MODELS = ["linear", "bayes", "hoeffding", "adaptive", "arf"]
@@ -30,14 +36,14 @@ def cases():
 @pytest.mark.parametrize(("stream", "model", "hash_seed"), list(cases()))
 def test_every_prediction_is_rivers(stream, model, hash_seed, tmp_path, kafka_broker, redis_server):
     log = STREAMS[stream]()
-    if model == "arf":
+    if model == "arf" and not WHOLE:
         log = log.first(FOREST_EVENTS)
     factory = "softmax" if (stream, model) == ("five", "linear") else model
     with Service(tmp_path, kafka_broker, redis_server, log, factory) as service:
         service.produce(log.values)
         service.start(hash_seed)
         expected = fold.river_loop(fold.plain_model(service.settings), log.pairs, log.classes)
-        service.wait_until_folded()
+        service.wait_until_folded(SECONDS)
         assert service.terminate() == 0
         assert_scores(service, log, expected)
         ledger = service.learner().ledger.partitions[0]

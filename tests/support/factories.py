@@ -1,5 +1,6 @@
 """Models as a user would write them: explicit River factories, and some with one fault each."""
 
+import os
 import math
 
 from river import base, compose, forest, linear_model, naive_bayes, optim, preprocessing, tree
@@ -35,7 +36,8 @@ def adaptive():
     return tree.HoeffdingAdaptiveTreeClassifier(memory_estimate_period=OFF, seed=7)
 
 
-def arf(n_models=3):
+def arf():
+    n_models = 10 if os.environ.get("FLUVIAL_WHOLE") else 3
     return forest.ARFClassifier(n_models=n_models, memory_estimate_period=OFF, seed=7)
 
 
