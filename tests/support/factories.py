@@ -1,7 +1,7 @@
 """Models as a user would write them: explicit River factories, and some with one fault each."""
 
-import os
 import math
+import os
 
 from river import base, compose, forest, linear_model, naive_bayes, optim, preprocessing, tree
 
