@@ -37,7 +37,7 @@ import parts
 from parts import console
 from service import NEVER, Service, Setup
 
-FULLEST = {"linear": 75_000, "tree": 40_000, "arf": 4_000}
+FULLEST = {"linear": 90_000, "tree": 40_000, "arf": 4_000}
 """Events a second that nobody here exceeds: what the topic is filled for."""
 RIVER, OBSERVE, REWEIGHT = "River alone", "Fluvial observe", "Fluvial reweight"
 FLUVIAL = {OBSERVE: "observe", REWEIGHT: "reweight"}
