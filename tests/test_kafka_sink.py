@@ -7,8 +7,8 @@ import socket
 import pytest
 from confluent_kafka import KafkaError
 
-from fluvial.adapters import kafka
 from fluvial.adapters.kafka import KafkaSink
+from fluvial.adapters.kafka import sink as sinks
 from fluvial.adapters.memory_log import MemorySink
 from fluvial.config import KafkaSettings
 from fluvial.errors import Reason, SettingsError, SourceUnavailable
@@ -113,8 +113,8 @@ def test_innocents_in_a_refused_batch_stay_whole(mock_kafka, open_sink):
 
 
 def test_too_many_waiting_push_back_and_take_nothing(mock_kafka, open_sink, monkeypatch):
-    monkeypatch.setattr(kafka, "MAX_WAITING", 10)
-    monkeypatch.setattr(kafka, "ROOM_SECONDS", 0.2)
+    monkeypatch.setattr(sinks, "MAX_WAITING", 10)
+    monkeypatch.setattr(sinks, "ROOM_SECONDS", 0.2)
     mock_kafka.create_topic("dead", 1)
     sink = open_sink(mock_kafka.bootstrap_servers, "dead")
     mock_kafka.down()

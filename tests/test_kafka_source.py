@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import KafkaError
 
 from fluvial import config
-from fluvial.adapters import kafka
-from fluvial.adapters.kafka import OWNED, KafkaSource
+from fluvial.adapters.kafka import OWNED, KafkaSource, client
+from fluvial.adapters.kafka import source as sources
 from fluvial.config import KafkaSettings
 from fluvial.errors import OffsetLost, SettingsError, SourceFatal, SourceUnavailable, TopologyChanged
 from fluvial.types import Commit, Lag
@@ -121,7 +121,7 @@ def test_a_missing_secret_file_says_which(tmp_path):
 
 def test_a_small_queue_is_warned_about(caplog):
     settings = KafkaSettings(bootstrap_servers="h:1", topic="t", client={"queued.min.messages": 5_000})
-    kafka.client_properties(settings)
+    client.client_properties(settings)
     assert "throttles" in caplog.text
 
 
@@ -223,15 +223,15 @@ def test_good_records_of_a_batch_come_before_its_report(mock_kafka, open_source)
         get_watermark_offsets=consumer.get_watermark_offsets,
         close=consumer.close,
     )
-    source._consumer, kept = fake, kafka._error_of
+    source._consumer, kept = fake, sources._error_of
     try:
-        kafka._error_of = lambda message: message.error()
+        sources._error_of = lambda message: message.error()
         assert source.poll(10, 0.1) == [good, good]
         with pytest.raises(OffsetLost, match="partition 0: offset 9 is above its end"):
             source.poll(10, 0.1)
         assert source.poll(10, 0.1) == []
     finally:
-        kafka._error_of = kept
+        sources._error_of = kept
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def test_commit_errors_are_logged_and_authorisation_is_fatal(mock_kafka, open_so
 
 def test_the_same_trouble_is_said_once(caplog, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(kafka.time, "monotonic", lambda: now[0])
-    said = kafka._ClientLog(())
+    monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
+    said = client._ClientLog(())
     for _ in range(5):
         said.once("FAIL", logging.WARNING, "broker away")
     assert caplog.text.count("broker away") == 1
-    now[0] += kafka.QUIET_SECONDS
+    now[0] += client.QUIET_SECONDS
     said.once("FAIL", logging.WARNING, "broker away")
     assert "broker away (and 4 more like it)" in caplog.text
 

@@ -1,0 +1,307 @@
+"""The log, read at offsets that the caller states."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
+
+from fluvial.adapters.kafka.client import (
+    ASK_SECONDS,
+    EMBEDDED,
+    GONE,
+    LOST,
+    NO_TOPIC_ID,
+    REFUSED,
+    REPORT_SECONDS,
+    Client,
+    bounded_close,
+    log,
+)
+from fluvial.adapters.start import parse_start
+from fluvial.config import KafkaSettings
+from fluvial.errors import (
+    OffsetLost,
+    SourceFatal,
+    SourceUnavailable,
+    TopologyChanged,
+)
+from fluvial.ports import Message
+from fluvial.types import Commit, Lag, Topology
+
+
+class KafkaSource:
+    """A topic's log as `ports.Source`. One thread uses it; the client has its own underneath."""
+
+    def __init__(self, settings: KafkaSettings, service: str) -> None:
+        self.topic = settings.topic
+        self._client = Client(settings, service)
+        own = {
+            "group.id": settings.group or f"fluvial-{service}",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "on_commit": self._on_commit,
+        }
+        # A full queue makes the fetcher sleep this long: at the default second, ten-megabyte events crawl.
+        defaults = {"fetch.queue.backoff.ms": 100}
+        self._consumer: Consumer = self._client.make(Consumer, own, defaults)
+        self._admin: AdminClient = self._client.make(AdminClient, {}, {})
+        self._assigned: list[TopicPartition] = []
+        self._reports: deque[KafkaMessage] = deque()
+        self._paused = False
+        self._closed = False
+        self._known: Topology | None = None
+        self._look_at = 0.0
+
+    def topology(self, seconds: float) -> Topology:
+        """Ask which log this is. Raises SourceUnavailable, SourceFatal (no such topic)."""
+        end = time.monotonic() + seconds
+        cluster_id, found = self._client.topic(self._admin, self.topic, seconds)
+        topic_id = None
+        if not cluster_id.startswith(EMBEDDED):  # it has no such request; asking would cost the time-out
+            topic_id = self._topic_id(end - time.monotonic())
+        self._admin.poll(0)
+        self._known = Topology(cluster_id=cluster_id, topic_id=topic_id, partitions=len(found))
+        return self._known
+
+    def _topic_id(self, seconds: float) -> str | None:
+        """The topic's id, which changes when it is deleted and made again; None where nobody tells it."""
+        seconds = max(seconds, 0.1)
+        asked = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=seconds)
+        try:
+            told = asked[self.topic].result(seconds + 0.1)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.retriable() or reason.code() in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT}:  # noqa: SLF001 -- local codes
+                raise self._client.explain(reason, f"asking for the id of topic {self.topic!r}") from None
+            self._client.log.once("topic id", logging.INFO, f"the broker tells no topic id: {reason.str()}")
+            return None
+        except TimeoutError:
+            msg = f"asking for the id of topic {self.topic!r}: no answer within {seconds:.1f} s"
+            raise SourceUnavailable(msg) from None
+        topic_id = str(told.topic_id)
+        return None if topic_id in NO_TOPIC_ID else topic_id
+
+    def bounds(self, partition: int, seconds: float) -> Lag:
+        """Start and end of one partition's log. Raises SourceUnavailable."""
+        where = TopicPartition(self.topic, partition)
+        doing = f"asking for the bounds of partition {partition}"
+        try:
+            told = self._consumer.get_watermark_offsets(where, timeout=max(seconds, 0.01))
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in GONE:  # also said of a partition whose leader is away
+                _, found = self._client.topic(self._admin, self.topic, max(seconds, 0.1))
+                if partition not in found:
+                    msg = f"{doing}: topic {self.topic!r} has no such partition, only {len(found)}"
+                    raise SourceFatal(msg) from None
+            raise self._client.explain(reason, doing) from None
+        answer = cast("tuple[int, int] | None", told)  # None, which the stubs leave out: it came too late
+        if answer is None:
+            msg = f"{doing}: no answer within {seconds:.1f} s"
+            raise SourceUnavailable(msg)
+        return Lag(low=answer[0], high=answer[1])
+
+    def start_offsets(self, start: str, seconds: float) -> Mapping[int, int]:
+        """Offset of each partition for `earliest`, `latest` or an ISO 8601 time (UTC unless it says).
+
+        A time after the last event means the log's end. Raises SettingsError (no such time),
+        SourceUnavailable, SourceFatal (the embedded Kafka cannot look up a time).
+        """
+        moment = None if start in {"earliest", "latest"} else parse_start(start)
+        end = time.monotonic() + seconds
+        cluster_id, found = self._client.topic(self._admin, self.topic, seconds)
+        if moment is not None and cluster_id.startswith(EMBEDDED):
+            msg = f"kafka.start = {start!r}: the embedded Kafka cannot look up a time; use earliest or latest"
+            raise SourceFatal(msg)
+        bounds = {p: self.bounds(p, end - time.monotonic()) for p in found}
+        if moment is not None:
+            return self._at(moment, bounds, end - time.monotonic())
+        return {p: lag.low if start == "earliest" else lag.high for p, lag in bounds.items()}
+
+    def _at(self, milliseconds: int, bounds: Mapping[int, Lag], seconds: float) -> dict[int, int]:
+        wanted = [TopicPartition(self.topic, p, milliseconds) for p in bounds]
+        try:
+            answers = self._consumer.offsets_for_times(wanted, timeout=max(seconds, 0.01))
+        except KafkaException as error:
+            raise self._client.explain(error.args[0], "looking up the start time") from None
+        for answer in answers:
+            if answer.error is not None:
+                raise self._client.explain(answer.error, f"looking up the time in {answer.partition}")
+        return {a.partition: a.offset if a.offset >= 0 else bounds[a.partition].high for a in answers}
+
+    def committed(self, seconds: float) -> Mapping[int, Commit]:
+        """Kafka's commits of the service's group: the witness. Absent partitions have none."""
+        end = time.monotonic() + seconds
+        _, found = self._client.topic(self._admin, self.topic, seconds)
+        wanted = [TopicPartition(self.topic, p) for p in found]
+        try:
+            answers = self._consumer.committed(wanted, timeout=max(end - time.monotonic(), 0.01))
+        except KafkaException as error:
+            raise self._client.explain(error.args[0], "asking for the group's commits") from None
+        for answer in answers:
+            if answer.error is not None:
+                raise self._client.explain(answer.error, f"asking for the commit of {answer.partition}")
+        return {a.partition: Commit(a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        """Read these partitions by hand from these offsets; replaces an earlier assignment and a pause.
+
+        Raises OffsetLost before anything is changed when an offset is outside the log, SourceUnavailable.
+        """
+        end = time.monotonic() + ASK_SECONDS
+        for number, offset in offsets.items():
+            lag = self.bounds(number, end - time.monotonic())
+            if not lag.low <= offset <= lag.high:
+                raise OffsetLost(number, offset, lag.low, lag.high)
+        self.resume()
+        self._reports.clear()
+        self._assigned = [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
+        self._consumer.assign(self._assigned)
+
+    def poll(self, limit: int, seconds: float) -> Sequence[Message]:
+        """Next records, at most `limit`, waiting at most `seconds`; in offset order within a partition.
+
+        Good records that came with a bad report are delivered first, the report is raised by the next
+        call: OffsetLost (which may take `REPORT_SECONDS` to find out what the log holds), SourceFatal,
+        TopologyChanged (the topic was made anew while it was read).
+        """
+        if self._reports or self._client.gone or self._client.fatal is not None:
+            self._answer()
+        try:
+            messages = self._consumer.consume(limit, seconds)
+        except KafkaException as error:
+            raise self._client.explain(error.args[0], "reading") from None
+        if any(map(_error_of, messages)):  # 0.05 us a message; the loop body only runs on trouble
+            messages = [message for message in messages if message.error() is None or self._report(message)]
+        return cast("Sequence[Message]", messages)
+
+    def _report(self, message: KafkaMessage) -> bool:
+        """Keep what must be answered, log the rest; never a record (False)."""
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- a local code
+            return False
+        if error.fatal() or error.code() in REFUSED | LOST | GONE:
+            self._reports.append(message)
+        else:
+            said = f"partition {message.partition()}: {self._client.log.hide(error.str())}"
+            self._client.log.once(error.name(), logging.WARNING, f"{said} (the client tries again)")
+        return False
+
+    def _answer(self) -> None:
+        """Raise what the oldest report means."""
+        if self._client.fatal is not None:
+            raise self._client.explain(self._client.fatal, f"reading topic {self.topic!r}")
+        if self._reports:
+            self._answer_report(self._reports.popleft())
+        if self._client.gone:
+            self._look_whether_gone()
+
+    def _answer_report(self, message: KafkaMessage) -> None:
+        error, number = message.error(), message.partition()
+        if error is None or number is None:
+            return
+        if error.code() in LOST:
+            self._lost(number, message.offset())
+        elif error.code() in GONE:
+            self._client.gone = True
+        else:
+            raise self._client.explain(error, f"reading partition {number}")
+
+    def _look_whether_gone(self) -> None:
+        """Raise SourceFatal when the topic is gone, TopologyChanged when it is another one by now."""
+        now, known = time.monotonic(), self._known
+        if now < self._look_at:
+            return
+        self._look_at = now + ASK_SECONDS
+        try:
+            found = self.topology(REPORT_SECONDS)
+        except SourceUnavailable as error:
+            self._client.log.once("gone?", logging.WARNING, str(error))
+            return  # asked again later
+        self._client.gone = False
+        if known is not None and known.topic_id != found.topic_id:
+            msg = f"topic {self.topic!r} was deleted and made again while it was read (id {found.topic_id})"
+            raise TopologyChanged(msg)
+
+    def _lost(self, number: int, offset: int | None) -> None:
+        """Raise OffsetLost with what the log holds now."""
+        lag = self.bounds(number, REPORT_SECONDS)
+        if offset is None or offset < 0:
+            offset = next((t.offset for t in self._assigned if t.partition == number), 0)
+        if lag.low <= offset <= lag.high:
+            # The log's end was behind for a moment (a new leader): read on where the loop stands.
+            log.warning("partition %d: offset %d is in the log again; reading on", number, offset)
+            self._consumer.incremental_unassign([TopicPartition(self.topic, number)])
+            self._consumer.incremental_assign([TopicPartition(self.topic, number, offset)])
+            if self._paused:
+                self._consumer.pause([TopicPartition(self.topic, number)])
+            return
+        raise OffsetLost(number, offset, lag.low, lag.high)
+
+    def pause(self) -> None:
+        """Stop fetching without giving anything up; `poll` returns nothing and keeps the client alive."""
+        if self._assigned and not self._paused:
+            self._consumer.pause(self._assigned)
+            self._paused = True
+
+    def resume(self) -> None:
+        """Fetch again, where it stopped."""
+        if self._paused:
+            self._consumer.resume(self._assigned)
+            self._paused = False
+
+    def lag(self) -> Mapping[int, Lag]:
+        """Log ends as last seen by the client, without asking a broker. Absent: not known yet.
+
+        They stand still while paused.
+        """
+        known = {}
+        for where in self._assigned:
+            answer = self._consumer.get_watermark_offsets(where, cached=True)
+            if answer is not None and answer[1] >= 0:
+                known[where.partition] = Lag(low=max(answer[0], 0), high=answer[1])
+        return known
+
+    def commit(self, offsets: Mapping[int, int], metadata: str) -> None:
+        """Mirror the checkpoint's offsets for lag tools. Errors are logged; the state does not care.
+
+        A refused authorisation is raised by the next `poll`.
+        """
+        mirrored = [TopicPartition(self.topic, p, offset, metadata) for p, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=mirrored, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], [])
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """Runs inside poll: it only takes note."""
+        errors = [error] if error is not None else [p.error for p in partitions if p.error is not None]
+        for each in errors:
+            if each.fatal() or each.code() in REFUSED:
+                self._client.fatal = each
+            else:
+                said = f"offsets were not mirrored to the group: {self._client.log.hide(each.str())}"
+                self._client.log.once(f"commit {each.name()}", logging.WARNING, said)
+
+    def close(self, seconds: float) -> None:
+        """Leave, within `seconds`. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            bounded_close(self._consumer.close, seconds, "consumer")
+
+
+_error_of = KafkaMessage.error
