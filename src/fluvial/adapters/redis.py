@@ -419,10 +419,16 @@ class RedisStore:
             if not newest:
                 return 0
             answer = self._server.script(
-                "publish", self._score_keys(claim, newest), self._args(claim, newest, spans)
+                "publish", self._score_keys(claim, newest), self._args(claim, newest, spans, marks)
             )
             if answer[0] == b"fenced":
                 _fenced(claim)
+            if answer[0] == b"behind":
+                msg = (
+                    f"shard {claim.shard}: redis at {self._server.where.label} lost scores that it had "
+                    "acknowledged (a restart or a failover); going back to its newest checkpoint"
+                )
+                raise Fenced(msg)
             if answer[0] == b"marks":
                 marks.update(_pairs([_text(value) for value in answer[1:]]))
                 continue
@@ -445,10 +451,16 @@ class RedisStore:
         ]
         return first + [prefix + key for key in newest]
 
-    def _args(self, claim: Claim, newest: Mapping[str, Score], spans: Mapping[int, list[int]]) -> list[Any]:
+    def _args(
+        self,
+        claim: Claim,
+        newest: Mapping[str, Score],
+        spans: Mapping[int, list[int]],
+        marks: Mapping[int, int],
+    ) -> list[Any]:
         args = [claim.epoch, claim.token, self._scores.ttl_seconds, self._scores.max_keys, len(spans)]
         for partition, (first, after) in spans.items():
-            args += [partition, first, after]
+            args += [partition, first, after, marks.get(partition, 0)]
         encode = self._encode
         return args + [encode(score) for score in newest.values()]
 

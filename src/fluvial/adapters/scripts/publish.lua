@@ -2,8 +2,10 @@
 -- Write the latest score of each key, never going back in a partition's offsets.
 -- KEYS: 1 head, 2 published, 3 and 4 keys scored in this bucket of time and the one before, then score keys
 -- ARGV: 1 epoch, 2 token, 3 seconds to live, 4 most keys, 5 number of partitions,
---       then partition, first offset and next offset for each, then one score for each key
+--       then partition, first offset, next offset and the mark that the writer knows for each,
+--       then one score for each key
 -- Returns {'fenced'}; {'done'}, a repeated call; {'written', refused keys};
+-- {'behind'}: a mark is older than the writer's, so scores were lost here that only a replay brings back;
 -- {'marks', partition, mark, ...}: some of these were published before, leave them out.
 -- No allow-oom: on a full server scores give way to checkpoints.
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'token')
@@ -12,8 +14,9 @@ if head[1] ~= ARGV[1] or head[2] ~= ARGV[2] then
 end
 local ttl, partitions = ARGV[3], tonumber(ARGV[5])
 local ahead, done, marks, to = true, true, {'marks'}, {}
-for i = 6, 5 + 3 * partitions, 3 do
+for i = 6, 5 + 4 * partitions, 4 do
   local mark = redis.call('HGET', KEYS[2], ARGV[i]) or '0'
+  if tonumber(mark) < tonumber(ARGV[i + 3]) then return {'behind'} end
   if tonumber(mark) > tonumber(ARGV[i + 1]) then ahead = false end
   if tonumber(mark) < tonumber(ARGV[i + 2]) then done = false end
   marks[#marks + 1], marks[#marks + 2] = ARGV[i], mark
@@ -22,7 +25,7 @@ end
 if done then return {'done'} end
 if not ahead then return marks end
 
-local values, refused = 1 + 3 * partitions, 0
+local values, refused = 1 + 4 * partitions, 0
 local call, most = redis.call, tonumber(ARGV[4])
 -- Each count alone comes from a cache, their union does not: ask for it only when the sum could be too many.
 local room = call('PFCOUNT', KEYS[3]) + call('PFCOUNT', KEYS[4]) < most

@@ -1,0 +1,221 @@
+"""The whole service in this process: the composition root on whatever Kafka and Redis it is pointed at.
+
+`Live` is one service with its topic; `start` runs a worker as `fluvial run` puts it together, in a
+thread, with its metrics on a free port. What a test looks at is what an operator sees: /readyz, /metrics,
+the journal, the log, and what is in Redis.
+"""
+
+import json
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+from fluvial.adapters.redis import RedisStore
+from fluvial.app import App
+from fluvial.config import RedisSettings, Secret, load
+from fluvial.keys import Keys
+from support import fold
+from support.kafka_broker import create_topic, unique_topic
+from support.service import KEY, Service, assert_scores, toml
+from support.tcp_proxy import TcpProxy
+
+SECONDS = 40
+
+
+class Node:
+    """One worker with real parts in a thread; what it raised is raised by `join`."""
+
+    def __init__(self, settings):
+        self.app = App(settings)
+        self.raised = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.app.run()
+        except BaseException as error:  # noqa: BLE001 - raised again by join
+            self.raised = error
+
+    @property
+    def view(self):
+        return self.app.view()
+
+    def until(self, ready, what, seconds=SECONDS):
+        until = time.monotonic() + seconds
+        while not ready():
+            assert self.thread.is_alive(), f"the worker ended before {what}: {self.raised!r}"
+            assert time.monotonic() < until, f"{what} did not come about; not ready: {self.view.not_ready}"
+            time.sleep(0.01)
+
+    def until_ready(self):
+        self.until(lambda: self.view.ready, "readiness")
+
+    def until_not_ready(self, word):
+        """Until /readyz is 503 and says this; the whole sentence."""
+        said = []
+
+        def says():
+            status, body = self.get("/readyz")
+            said[:] = json.loads(body)["reasons"]
+            return status == 503 and any(word in reason for reason in said)
+
+        self.until(says, f"not ready because of {word!r}")
+        return " ".join(said)
+
+    def get(self, path):
+        """Status and body of a request to the port of its metrics."""
+        host, port = self.app.metrics.address
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name, **labels):
+        """The sum of a metric's samples with these labels."""
+        total, wanted = 0.0, [f'{key}="{value}"' for key, value in labels.items()]
+        for line in self.get("/metrics")[1].splitlines():
+            if re.match(rf"{name}[{{ ]", line) and all(label in line for label in wanted):
+                total += float(line.split()[-1])
+        return total
+
+    def stop(self):
+        self.app.worker.stop()
+        self.join()
+
+    def join(self):
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive(), "the worker did not end"
+        if self.raised is not None:
+            raise self.raised
+
+    def end(self):
+        """Stop it, however it stands."""
+        self.app.worker.stop()
+        self.thread.join(SECONDS)
+
+
+class Live(Service):
+    """A service on a topic of its own; `start` here, or `launch` as a process."""
+
+    def __init__(
+        self, directory, bootstrap, redis, log, /, *, partitions=1, mock=None, letters=True, **sections
+    ):
+        self.log, self.bootstrap, self.redis = log, bootstrap, redis
+        self.topic = unique_topic("live")
+        make = self._on_mock(mock) if mock else self._on_broker
+        make(self.topic, partitions)
+        if letters:
+            make(f"{self.topic}.dead-letters", 1)
+        self.directory = directory
+        self.config, self.output = directory / f"{self.topic}.toml", directory / f"{self.topic}.log"
+        self.table = {
+            "service": f"s-{uuid.uuid4().hex[:8]}",
+            "kafka": {"bootstrap_servers": bootstrap, "topic": self.topic},
+            "redis": {"url": redis.url},
+            "schema": log.schema,
+            "model": {"factory": "support.factories:linear", "allow": fold.OWN},
+            "policy": {"name": "reset"},
+            "checkpoint": {"every_seconds": 0.05, "key": KEY},
+            "worker": {"lease_seconds": 1.0},
+            "metrics": {"port": 0},
+        }
+        self.settings = self.with_settings(**sections)
+        self.table = merged(self.table, sections)
+        self.keys = Keys(self.settings.service)
+        self.process, self.lives, self.nodes = None, 0, []
+
+    def _on_broker(self, name, partitions):
+        create_topic(self.bootstrap, name, partitions)
+
+    @staticmethod
+    def _on_mock(cluster):
+        return cluster.create_topic
+
+    def with_settings(self, **sections):
+        """The settings with other sections over them."""
+        self.config.write_text(toml(merged(self.table, sections)))
+        return load(self.config, {})
+
+    def start(self, settings=None):
+        """A worker in a thread of this process."""
+        node = Node(settings or self.settings)
+        self.nodes.append(node)
+        return node
+
+    def run_to_the_end(self, settings=None):
+        """Start a worker, wait until a checkpoint holds the whole topic, stop it."""
+        node = self.start(settings)
+        node.until_ready()  # what is in the store may be the end already
+        self.until_folded(node)
+        node.stop()
+        return node
+
+    def until_folded(self, node):
+        ends = self.ends()
+        node.until(lambda: self.checkpointed() == ends, f"a checkpoint of {ends}")
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.end()
+        super().__exit__()
+
+    # ---- what it left ------------------------------------------------------------------------
+
+    def store(self):
+        """By the server's own address, whatever the workers are told."""
+        url = Secret(self.redis.url)
+        return RedisStore(RedisSettings(url=url), self.keys, self.settings.scores)
+
+    def kinds(self):
+        return [kind for kind, _ in self.journal()]
+
+    def entries(self, kind):
+        return [entry for found, entry in self.journal() if found == kind]
+
+    def head(self, field):
+        found = self.redis.cli.hget(self.keys.head("all"), field)
+        return None if found is None else found.decode()
+
+    def assert_as_undisturbed(self, values=None):
+        """Scores, state and metrics are those of an independent fold of the same bytes, bit for bit."""
+        values = self.log.values if values is None else values
+        folded = fold.fold(self.settings, values)
+        assert_scores(self, self.log, [o for o in folded.outcomes if o is not None])
+        kept = self.learner()
+        ledger = kept.ledger.partitions[0]
+        assert (ledger.next, ledger.balanced()) == (len(values), True)
+        assert kept.metrics() == folded.learner.metrics()
+        fold.assert_same_fold(kept, folded.learner)
+        told = [(kind, e["offset"]) for kind, e in self.journal() if e.get("offset") is not None]
+        entries = [(e.kind, e.offset) for o in folded.outcomes if o and o.rare for e in o.rare.entries]
+        assert told == entries, "each journal entry of the fold exactly once"
+
+
+def merged(table, sections):
+    return {**table, **{name: {**table.get(name, {}), **part} for name, part in sections.items()}}
+
+
+class SlowProxy(TcpProxy):
+    """Every chunk towards the server waits for `delay` seconds."""
+
+    delay = 0.0
+
+    def _up(self, client, server, armed):
+        super()._up(client, _Delayed(server, self), armed)
+
+
+class _Delayed:
+    def __init__(self, server, proxy):
+        self._server, self._proxy = server, proxy
+
+    def sendall(self, data):
+        time.sleep(self._proxy.delay)
+        self._server.sendall(data)
+
+    def shutdown(self, how):
+        self._server.shutdown(how)

@@ -1,0 +1,360 @@
+"""Faults of Redis under a whole worker: real servers, a proxy between, and the fold as the judge.
+
+Each test is named after its row in docs/faults.md.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fluvial.adapters.redis import Script
+from fluvial.errors import CheckpointRefused, Fenced, LostState, StoreError, StoreUnfit
+from support import fold
+from support.live import Live
+from support.redis_server import RedisServer
+from support.stores import SHARD, RedisBench, score
+from support.tcp_proxy import TcpProxy
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def own_redis(redis_binary):
+    server = RedisServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make(tmp_path, mock_kafka):
+    """A service on the mock cluster: `make(redis, proxy=..., **sections)`."""
+    made = []
+
+    def make(server, /, *, proxy=None, events=1_200, **sections):
+        if proxy is not None:
+            redis_section = {"url": f"redis://127.0.0.1:{proxy.port}/0", "timeout_seconds": 0.4}
+            sections["redis"] = {**redis_section, **sections.get("redis", {})}
+        log = fold.drifting(events)
+        made.append(Live(tmp_path, mock_kafka.bootstrap_servers, server, log, mock=mock_kafka, **sections))
+        return made[-1]
+
+    yield make
+    for live in made:
+        live.__exit__()
+
+
+@pytest.fixture
+def proxy(fresh_redis):
+    proxy = TcpProxy(fresh_redis.port)
+    yield proxy
+    proxy.close()
+
+
+def halves(live):
+    values = live.log.values
+    return values[: len(values) // 2], values[len(values) // 2 :]
+
+
+# ---- the tail, or everything, is lost ----------------------------------------------------------------
+
+
+def appended(redis):
+    """The append-only file that grows."""
+    [path] = Path(redis.directory, "appendonlydir").glob("*.incr.aof")
+    return path
+
+
+def test_redis_tail_lost(make, own_redis, caplog):
+    """The end of the append-only file is cut under a running worker: it goes back and folds again."""
+    live = make(own_redis)
+    first, second = halves(live)
+    last = second.pop()
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    kept, sequence = appended(own_redis).stat().st_size, int(live.head("sequence"))
+    live.produce(second)
+    live.until_folded(node)
+    own_redis.kill()
+    os.truncate(appended(own_redis), kept + 7)  # in the middle of a command, as a crash leaves it
+    own_redis.start()
+    assert int(live.head("sequence")) == sequence
+    live.produce([last])  # something to write, which finds out
+    live.until_folded(node)
+    node.stop()
+    [entry] = live.entries("older-checkpoint")
+    assert entry["detail"]["replayed"] == {"0": len(second)}
+    assert node.view.store_errors["fenced"] == 1
+    live.assert_as_undisturbed()
+
+
+def test_redis_scores_lost(fresh_redis):
+    """Only scores went, no checkpoint: the next write notices, since a replay alone brings them back."""
+    bench = RedisBench(fresh_redis.cli, fresh_redis.url)
+    store = bench.open()
+    claim = store.claim(SHARD, "a")
+    store.publish(claim, [(f"k{i}", score(i)) for i in range(6)])
+    fresh_redis.cli.hset(bench.keys.published(SHARD), 0, 3)
+    with pytest.raises(Fenced, match="lost scores that it had acknowledged"):
+        store.publish(claim, [("k6", score(6))])
+    again = store.claim(SHARD, "b")
+    assert store.publish(again, [(f"k{i}", score(i)) for i in range(7)]) == 4
+    bench.close()
+
+
+@pytest.mark.kafka
+def test_redis_empty(tmp_path, kafka_broker, own_redis):
+    """Refused by default, whether it is found empty at a start or becomes so under the worker."""
+    with Live(tmp_path, kafka_broker, own_redis, fold.drifting(600)) as live:
+        live.produce(live.log.values)
+        live.run_to_the_end()
+        own_redis.cli.flushall()
+        with pytest.raises(LostState, match=r"600.*on_lost_state"):
+            live.start().join()
+        assert live.head("sequence") is None
+
+        live.run_to_the_end(live.with_settings(checkpoint={"on_lost_state": "fresh"}))
+        [entry] = live.entries("lost-state")
+        assert entry["detail"] == {"kafka": {"0": 600}, "then": "fresh"}
+        live.assert_as_undisturbed()
+
+        node = live.start()
+        node.until_ready()
+        own_redis.cli.flushall()
+        live.produce(live.log.values[:1])
+        with pytest.raises(LostState):
+            node.join()
+
+
+# ---- answers ----------------------------------------------------------------------------------------
+
+
+def test_redis_answer_lost(make, fresh_redis, proxy):
+    live = make(fresh_redis, proxy=proxy)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    sequence, saved = int(live.head("sequence")), node.metric("fluvial_checkpoints_total")
+    for script in ("flip", "publish"):
+        proxy.swallow(Script(script).digests[0].encode(), times=3)  # longer than the client's own second try
+    live.produce(second)
+    live.until_folded(node)
+    raised = int(live.head("sequence")) - sequence
+    assert raised == node.metric("fluvial_checkpoints_total") - saved
+    assert node.metric("fluvial_store_errors_total", error="fenced") == 0
+    node.stop()
+    live.assert_as_undisturbed()
+
+
+def test_redis_black_hole(make, fresh_redis, proxy, caplog):
+    caplog.set_level(logging.INFO)
+    live = make(fresh_redis, proxy=proxy)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    node.until_ready()
+    proxy.go_silent()
+    live.produce(second)
+    assert "redis at" in node.until_not_ready("is not available")
+    paused_at = node.view.batches
+    turned = node.app.worker.patience.turned_at
+    node.until(lambda: node.app.worker.patience.turned_at > turned, "another turn of the loop")
+    node.until(lambda: node.metric("fluvial_store_errors_total", error="unavailable") >= 2, "a second try")
+    assert node.get("/livez")[0] == 200
+    assert node.metric("fluvial_paused") == 1
+    assert node.view.batches <= paused_at + 1
+    assert live.checkpointed() == {0: len(first)}
+    proxy.heal()
+    live.until_folded(node)
+    node.until_ready()
+    node.stop()
+    assert "waiting: redis at" in caplog.text
+    assert "the wait is over" in caplog.text
+    live.assert_as_undisturbed()
+
+
+# ---- full, unfit ------------------------------------------------------------------------------------
+
+
+def test_redis_full(make, own_redis, caplog):
+    """Scores give way first, then the last good checkpoint stays; both mend by themselves."""
+    live = make(own_redis)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    used = own_redis.cli.info("memory")["used_memory"]
+    own_redis.cli.config_set("maxmemory", int(used * 1.2))  # over four fifths: room for checkpoints only
+    time.sleep(1.1)  # the worker looks once a second
+    live.produce(second[:100])
+    live.until_folded(node)
+    assert node.metric("fluvial_scores_refused_total") == 100
+    assert node.metric("fluvial_checkpoint_failures_total") == 0
+
+    own_redis.cli.config_set("maxmemory", used // 2)
+    live.produce(second[100:])
+    node.until(lambda: node.metric("fluvial_checkpoint_failures_total") >= 1, "a failure")
+    assert live.checkpointed() == {0: len(first) + 100}, "the last good one is kept"
+    age = node.metric("fluvial_checkpoint_age_seconds")
+    node.until(lambda: node.metric("fluvial_checkpoint_age_seconds") > age, "an older checkpoint")
+    own_redis.cli.config_set("maxmemory", 0)
+    live.until_folded(node)
+    node.stop()
+    assert "the last good one is kept" in caplog.text
+    folded = fold.fold(live.settings, live.log.values)
+    fold.assert_same_fold(live.learner(), folded.learner)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--maxmemory-policy", "allkeys-lru"), "evicts keys .allkeys-lru; set `maxmemory-policy"),
+        (("--appendonly", "no"), "not persistent .set `appendonly yes`"),
+    ],
+    ids=["evicting", "not persistent"],
+)
+def test_redis_unfit(make, redis_binary, options, says, caplog):
+    server = RedisServer(*options).start()
+    try:
+        live = make(server, events=300)
+        live.produce(live.log.values)
+        with pytest.raises(StoreUnfit, match=says):
+            live.start().join()
+        assert server.cli.dbsize() == 0
+        live.run_to_the_end(live.with_settings(redis={"allow_unfit": True}))
+        assert "going on, as redis.allow_unfit says" in caplog.text
+    finally:
+        server.stop()
+
+
+# ---- blobs ------------------------------------------------------------------------------------------
+
+
+def test_redis_blob_gone(make, fresh_redis):
+    live = make(fresh_redis)
+    first, second = halves(live)
+    live.produce(first)
+    live.run_to_the_end()
+    live.produce(second)
+    live.run_to_the_end()
+    assert fresh_redis.cli.unlink(live.head("blob")) == 1
+    live.run_to_the_end()
+    assert "previous-generation" in live.kinds()
+    live.assert_as_undisturbed()
+
+    assert fresh_redis.cli.unlink(live.head("blob"), live.head("previous")) >= 1
+    with pytest.raises(StoreError, match="neither is left"):
+        live.start().join()
+    assert live.checkpointed() == {0: len(live.log.events)}, "the head still says what there was"
+
+
+def altered(blob):
+    middle = len(blob) // 2
+    return blob[:middle] + bytes([blob[middle] ^ 1]) + blob[middle + 1 :]
+
+
+def test_checkpoint_altered(make, fresh_redis):
+    """In the store itself: the generation before answers; with both spoilt nothing is loaded or lost."""
+    live = make(fresh_redis)
+    first, second = halves(live)
+    for part in (first, second):
+        live.produce(part)
+        live.run_to_the_end()
+    cli = fresh_redis.cli
+    cli.set(live.head("blob"), altered(cli.get(live.head("blob"))))
+    live.run_to_the_end()
+    assert {"checkpoint-refused", "previous-generation"} <= set(live.kinds())
+    live.assert_as_undisturbed()
+
+    names = [live.head("blob"), live.head("previous")]
+    for name in names:
+        cli.set(name, altered(cli.get(name)))
+    with pytest.raises(CheckpointRefused, match="signature"):
+        live.start().join()
+    assert [live.head("blob"), live.head("previous")] == names
+
+
+def test_checkpoint_of_another(make, fresh_redis):
+    """Correctly signed, of another service: refused by what its header says, never taken for ours."""
+    live, other = make(fresh_redis, events=300), make(fresh_redis, events=300)
+    for each in (live, other):
+        each.produce(each.log.values)
+        each.run_to_the_end()
+    cli = fresh_redis.cli
+    for name in (live.head("blob"), live.head("previous")):
+        cli.set(name, cli.get(other.head("blob")))
+    with pytest.raises(CheckpointRefused, match="service"):
+        live.start().join()
+
+
+# ---- refusals that pass -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replica(redis):
+    redis.cli.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        redis.cli.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@contextlib.contextmanager
+def without_replicas(redis):
+    redis.cli.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        redis.cli.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [(replica, "read only|READONLY|MASTERDOWN"), (without_replicas, "NOREPLICAS")]
+)
+def test_redis_refuses_for_a_while(make, fresh_redis, state, says):
+    """Waited out with its name in /readyz, and never taken for a newer owner."""
+    live = make(fresh_redis)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    with state(fresh_redis):
+        live.produce(second)
+        said = node.until_not_ready("is not available")
+        assert any(word in said for word in says.split("|")), said
+        assert live.checkpointed() == {0: len(first)}
+    live.until_folded(node)
+    assert node.metric("fluvial_store_errors_total", error="fenced") == 0
+    node.stop()
+    live.assert_as_undisturbed()
+
+
+def test_redis_loading(make, redis_binary):
+    """A server that reads its files for a while after its restart."""
+    server = RedisServer().start()
+    try:
+        live = make(server)
+        first, second = halves(live)
+        live.produce(first)
+        node = live.start()
+        live.until_folded(node)
+        server.cli.mset({f"filler-{i}": b"x" for i in range(3_000)})
+        server.cli.bgrewriteaof()
+        node.until(lambda: server.cli.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite")
+        server.kill()
+        server._options = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+        live.produce(second)
+        server.start()
+        live.until_folded(node)
+        assert node.metric("fluvial_store_errors_total", error="fenced") == 0
+        assert node.metric("fluvial_store_errors_total", error="unavailable") >= 1
+        node.stop()
+        live.assert_as_undisturbed()
+    finally:
+        server.stop()
