@@ -149,7 +149,7 @@ def lives(make_worker, source_of, total, rng, crashes):
             with pytest.raises(Crash):
                 worker.run()
         # What came after the last checkpoint did not count: it is folded again, perhaps in another order.
-        order = (order[: worker.resumed_at] + source.handed)[: worker.checkpointed]
+        order = (order[: worker.watching.resumed_at] + source.handed)[: worker.watching.checkpointed]
     return order
 
 
@@ -166,42 +166,44 @@ class Mortal(MemoryStore):
         return 0 if self._source.crashed else super().publish(claim, scores)
 
 
+class Watching:
+    """A store that knows how many events its checkpoints held at the claim and hold now."""
+
+    def __init__(self, store):
+        self._store = store
+        self.resumed_at = self.checkpointed = 0
+        self.saw = lambda events: None
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def claim(self, *args):
+        claim = self._store.claim(*args)
+        self.resumed_at = sum(claim.head.offsets.values()) if claim.head is not None else 0
+        return claim
+
+    def save(self, claim, sequence, blob, offsets, *rest):
+        self._store.save(claim, sequence, blob, offsets, *rest)
+        self.checkpointed = sum(offsets.values())
+        self.saw(self.checkpointed)
+
+
 class Watched(Worker):
-    """Knows how many events its checkpoints held at its start and hold now."""
+    """Stops when `total` events are in a checkpoint; a crash leaves nothing orderly behind."""
 
-    resumed_at = 0
-    checkpointed = 0
-    total = None
-    """Stop when so many are folded."""
-
-    def _assign(self, shard):
-        self.resumed_at = self.folded(shard)
-        super()._assign(shard)
-
-    def _checkpoint(self, shard):
-        before = self.saved
-        super()._checkpoint(shard)
-        if self.saved > before:
-            self.checkpointed = self.folded(shard)
-
-    def _process(self, shard, messages):
-        shard = super()._process(shard, messages)
-        if self.total is not None and self.folded(shard) >= self.total:
-            self.stop()
-        return shard
+    def __init__(self, settings, source, sink, store, owner):
+        self.watching, self.total = Watching(store), None
+        super().__init__(settings, source, sink, self.watching, owner)
+        self.watching.saw = lambda events: self.stop() if events == self.total else None
 
     def _leave(self):
-        """A crash leaves nothing orderly behind: no lease given back, no score sent after it."""
-        if self._stopping:
+        """No lease given back, no score sent after the crash."""
+        if self.patience.stopping:
             super()._leave()
         else:
             self.publisher.drop()
-            self.publisher.close()
-            self._source.close(1.0)
-
-    @staticmethod
-    def folded(shard):
-        return sum(e.next - e.start for e in shard.learner.ledger.partitions.values())
+            self.scope._pool.shutdown()
+            self._parts.source.close(1.0)
 
 
 def fold_in_order(settings, messages, partitions):

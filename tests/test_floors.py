@@ -19,6 +19,8 @@ FLOORS = [
     {"scoring"},
     {"pace", "publisher", "shard", "tally", "patience"},
     {"keeper"},
+    {"scopes"},
+    {"topic_scope", "partition_scope"},
     {"worker"},
     {"looking"},
     {"app"},

@@ -12,7 +12,7 @@ import threading
 import time
 from types import FrameType
 
-from fluvial.adapters.kafka import KafkaSink, KafkaSource
+from fluvial.adapters.kafka import KafkaMember, KafkaSink, KafkaSource
 from fluvial.adapters.prometheus import MetricsServer
 from fluvial.adapters.redis import RedisStore
 from fluvial.config import Settings
@@ -32,7 +32,8 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._source = KafkaSource(settings.kafka, settings.service)
+        source = KafkaMember if settings.kafka.scope == "partition" else KafkaSource
+        self._source = source(settings.kafka, settings.service)
         self._store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
         sink = KafkaSink(settings.kafka, settings.dead_letters)
         # The end is random: in containers on the host's network every worker is process 1 of one host.

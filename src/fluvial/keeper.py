@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fluvial.config import Settings
 from fluvial.errors import (
@@ -35,6 +36,7 @@ from fluvial.tally import Tally
 from fluvial.types import Claim, DeadLetter, Entry, Rare, Score
 
 log = logging.getLogger("fluvial.worker")
+T = TypeVar("T")
 
 MAX_ENTRIES = 10_000
 """Journal entries kept while no checkpoint can be saved; then the oldest give way, counted."""
@@ -59,12 +61,21 @@ class Keeper:
     """Keeps one shard: its fold, what is not yet durable of it, and the way back when the model raises."""
 
     def __init__(
-        self, parts: Parts, patience: Patience, tally: Tally, publisher: Publisher, claim: Claim
+        self,
+        parts: Parts,
+        patience: Patience,
+        tally: Tally,
+        publisher: Publisher,
+        claim: Claim,
+        partition: int | None = None,
     ) -> None:
-        """Give the claimed shard its state; `Opening.open` says what may be raised."""
+        """Give the claimed shard its state; `Opening.open` says what may be raised.
+
+        `partition`: the shard's only one; None when it has all.
+        """
         self._parts = parts
         self._patience = patience
-        self._persist = patience.persist
+        self._abandoned = False
         self.tally = tally
         self.publisher = publisher
         self.pace = Pace(parts.settings.checkpoint, time.monotonic)
@@ -75,7 +86,7 @@ class Keeper:
         self._versions: dict[int, bytes] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
         self._model_errors: deque[int] = deque(maxlen=max(1, parts.settings.worker.max_model_errors))
-        self._opening = Opening(parts.settings, parts.store, parts.source)
+        self._opening = Opening(parts.settings, parts.store, parts.source, partition)
         self.shard = self._persist(lambda: self._opening.open(claim))
         self._keep_opening_entries()
         self._start_counting()
@@ -90,6 +101,14 @@ class Keeper:
         for entry in self._opening.entries:
             self.keep(entry)
         self._opening.entries.clear()
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Wait out outages, unless the shard is taken away meanwhile: then Fenced."""
+        return self._patience.persist(action, lambda: self._abandoned)
+
+    def abandon(self) -> None:
+        """The shard was taken away while something of it waits for an outage's end: write nothing more."""
+        self._abandoned = True
 
     # ---- a batch -----------------------------------------------------------------------------
 
@@ -243,6 +262,19 @@ class Keeper:
             # An outage on the way is not what a checkpoint takes: fifty times that would be an hour.
             self.pace.ended(started + self._patience.waited - waited, saved=saved)
         if saved:
+            self._saved(len(blob))
+
+    def last_checkpoint(self) -> None:
+        """Save once more, without waiting for anything, and let it be when that fails: it costs a refold."""
+        shard = self.shard
+        try:
+            self.publisher.flush()
+            self._parts.sink.flush(self._parts.settings.redis.timeout_seconds)
+            blob = shard.sealed(shard.sequence + 1)
+            shard.save(self._parts.store, blob, self._journal(), dict(self._versions))
+        except FluvialError as error:
+            log.warning("no last checkpoint of %s: %s", shard.claim.shard, error)
+        else:
             self._saved(len(blob))
 
     def _saved(self, size: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from math import nan
 
 from fluvial.keeper import Keeper
 from fluvial.ports import Source
+from fluvial.publisher import Publisher
 from fluvial.shard import Shard
 from fluvial.tally import Tally
 from fluvial.types import Lag
-from fluvial.view import CheckpointView, PartitionView, ShardView, WorkerView
+from fluvial.view import CheckpointView, Histogram, PartitionView, ScoreView, ShardView, WorkerView
 from fluvial.worker import Worker
 
 STALLED_SECONDS = 30.0
@@ -20,7 +22,8 @@ STALLED_SECONDS = 30.0
 
 def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
     """What the worker shows now."""
-    keeper, waiting = worker.keeper, worker.patience.waiting_for
+    keepers, waiting = list(worker.scope.keepers.values()), worker.patience.waiting_for
+    tallies = list(worker.scope.tallies.values())
     alive = time.monotonic() - worker.patience.turned_at < STALLED_SECONDS
     reasons = []
     if not alive:
@@ -32,15 +35,29 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         task=worker.settings.schema.label.task,
         scope=worker.settings.kafka.scope,
         alive=alive,
-        ready=keeper is not None and not reasons,
+        ready=bool(keepers) and not reasons,
         not_ready=tuple(reasons),
-        paused=keeper is not None and waiting is not None,
+        paused=bool(keepers) and waiting is not None,
         started_at=worker.started_at,
-        busy_seconds=worker.tally.busy_seconds,
-        batches=worker.tally.batches,
+        busy_seconds=sum(tally.busy_seconds for tally in tallies),
+        batches=sum(tally.batches for tally in tallies),
         store_errors=dict(worker.patience.errors),
-        scores=worker.publisher.view(refused_scores),
-        shards=() if keeper is None else (_shard(keeper, source),),
+        scores=_scores(list(worker.scope.publishers.values()), refused_scores),
+        shards=tuple(_shard(keeper, source) for keeper in keepers),
+    )
+
+
+def _scores(publishers: Sequence[Publisher], refused: int) -> ScoreView:
+    """What all of them published."""
+    latency = Histogram()
+    for publisher in publishers:
+        latency.counts = [a + b for a, b in zip(latency.counts, publisher.latency.counts, strict=True)]
+        latency.sum += publisher.latency.sum
+    return ScoreView(
+        published=sum(publisher.published for publisher in publishers),
+        refused=refused + sum(publisher.given_up for publisher in publishers),
+        errors=sum(publisher.errors for publisher in publishers),
+        latency=latency,
     )
 
 

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from fluvial.errors import OffsetLost, SourceFatal, SourceUnavailable, StoreUnavailable
+from fluvial.errors import Fenced, OffsetLost, SourceFatal, SourceUnavailable, StoreUnavailable
 from fluvial.ports import Source
 
 log = logging.getLogger("fluvial.worker")
@@ -58,10 +58,10 @@ class Patience:
                 raise Stopped
             time.sleep(min(0.05, seconds))
 
-    def persist(self, action: Callable[[], T]) -> T:
+    def persist(self, action: Callable[[], T], abandoned: Callable[[], bool] = lambda: False) -> T:
         """Do it; while the store or the brokers are away, consume nothing, keep the client alive, try again.
 
-        Raises Stopped when told to stop and half the grace has passed.
+        Raises Stopped when told to stop and half the grace has passed, Fenced when `abandoned` says so.
         """
         delay, was, began = 0.1, self.waiting_for, time.monotonic()
         try:
@@ -72,6 +72,8 @@ class Patience:
                 except (StoreUnavailable, SourceUnavailable) as error:
                     self._away(error, first=delay <= 0.1)
                     self._keep_alive(delay)
+                    if abandoned():
+                        raise Fenced("taken away during an outage") from error
                     delay = min(2.0, 2.0 * delay)
         finally:
             self.waited += tried - began

@@ -6,16 +6,18 @@ Each port has a real adapter and an in-memory twin in `adapters/`; one contract 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from fluvial.types import (
+    Changes,
     Claim,
     Commit,
     DeadLetter,
     Decision,
     Entry,
     Lag,
+    Membership,
     Score,
     Standing,
     StoreReport,
@@ -82,6 +84,29 @@ class Source(Protocol):
         """Leave. Idempotent."""
 
 
+class Member(Source, Protocol):
+    """A source whose partitions a consumer group says: scope partition."""
+
+    def join(self, on_revoke: Callable[[Sequence[int]], None]) -> None:
+        """Become a member of the service's group, which from now on says which partitions are ours.
+
+        `poll` calls `on_revoke` from within while these partitions are still ours; it must not raise, nor
+        use the source but for `commit`. Everything else that the group does is told by `changes`.
+        """
+
+    def changes(self) -> Changes:
+        """What the group did since the last call; nothing given is read before it is taken."""
+
+    def take(self, offsets: Mapping[int, int]) -> None:
+        """Read these partitions of ours from these offsets, besides those taken before; or again.
+
+        Raises OffsetLost before anything is changed when an offset is outside the log, SourceUnavailable.
+        """
+
+    def generation(self) -> int:
+        """Of our membership; below 0 while the group does not know us."""
+
+
 class Sink(Protocol):
     """Where dead letters go: at least once, back-pressure instead of loss."""
 
@@ -117,8 +142,12 @@ class Store(Protocol):
     def lease_holder(self, shard: str) -> str | None:
         """Who holds the lease now."""
 
-    def claim(self, shard: str, token: str) -> Claim:
-        """Raise the shard's epoch and become its writer; the same token again returns the same epoch."""
+    def claim(self, shard: str, token: str, membership: Membership | None = None) -> Claim:
+        """Raise the shard's epoch and become its writer; the same token again returns the same epoch.
+
+        Members of a group also take the lease. Fenced: the shard was claimed in a younger generation of
+        the same group, whose lease lives, or the generation is below 0 (the group does not know us).
+        """
 
     def load(self, shard: str) -> Sequence[bytes]:
         """Blobs of the kept generations, newest first; empty when there is none.

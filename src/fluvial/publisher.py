@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 
 from fluvial.errors import StoreError, StoreFull
 from fluvial.ports import Store
 from fluvial.types import Claim, Score
-from fluvial.view import Histogram, ScoreView
+from fluvial.view import Histogram
 
 Batch = Sequence[tuple[str, Score]]
 
@@ -21,10 +21,11 @@ class Publisher:
     `flush` tries it again. A full store costs the batch: scores give way before checkpoints do.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, pool: Executor, clock: Callable[[], float] = time.time) -> None:
+        """Send from a thread of `pool`: of one thread, where several shards share a store."""
         self._store = store
         self._clock = clock
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
+        self._pool = pool
         self._under_way: Future[int] | None = None
         self._send: Callable[[], int] | None = None
         self.published = 0
@@ -70,16 +71,3 @@ class Publisher:
         if self._under_way is not None:
             self._under_way.exception()  # wait for it: the store is told from one thread at a time
         self._under_way = self._send = None
-
-    def close(self) -> None:
-        """End the thread."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def view(self, refused: int) -> ScoreView:
-        """Its numbers."""
-        return ScoreView(
-            published=self.published,
-            refused=refused + self.given_up,
-            errors=self.errors,
-            latency=Histogram(self.latency.bounds, list(self.latency.counts), self.latency.sum),
-        )

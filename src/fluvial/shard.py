@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
 from fluvial.types import Answer, Claim, Commit, Entry, Head, Topology
 
+T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
 
@@ -143,8 +144,12 @@ class Shard:
 class Opening:
     """How a claimed shard gets its state: resumed, begun, rebuilt, or refused."""
 
-    def __init__(self, settings: Settings, store: Store, source: Source) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, source: Source, partition: int | None = None
+    ) -> None:
         self._settings = settings
+        self._partition = partition
+        """The shard's only one; None: the shard has all."""
         self._store = store
         self._source = source
         self.entries: list[Entry] = []
@@ -157,12 +162,25 @@ class Opening:
         """
         self.entries.clear()  # of an attempt that an outage cut short
         topology = self._source.topology(SECONDS)
-        committed = self._source.committed(SECONDS)
+        committed = self._ours(self._source.committed(SECONDS))
         if claim.head is None:
             return self._begin(claim, topology, committed)
         shard = self._resume(claim, topology)
         self._compare_with_witness(claim, committed)
         return shard
+
+    def rehearse(self, shard: str) -> None:
+        """Load what the shard would be resumed from, and let it go.
+
+        Raises CheckpointRefused, TopologyChanged, StoreError, SourceError.
+        """
+        blobs = self._store.load(shard)
+        if not blobs:
+            blanks_of(self._settings)
+            return
+        nobody = Claim(shard=shard, epoch=0, token="", head=None, published={})
+        self._load(nobody, self._source.topology(SECONDS), blobs[0])
+        self.entries.clear()
 
     def reopen(self, claim: Claim, topology: Topology) -> Shard:
         """Give the shard the state of its newest checkpoint again, after the model raised."""
@@ -179,7 +197,7 @@ class Opening:
                 "the store has none: an empty or wrong Redis. Point redis.url at the right one, or begin a "
                 'fresh lineage with checkpoint.on_lost_state = "fresh"'
             )
-        offsets = self._source.start_offsets(self._settings.kafka.start, SECONDS)
+        offsets = self._ours(self._source.start_offsets(self._settings.kafka.start, SECONDS))
         if lost:
             self._note("lost-state", {"kafka": lost, "then": "fresh"})
         return self._genesis(claim, topology, offsets, "started")
@@ -202,7 +220,7 @@ class Opening:
                 self._note("checkpoint-refused", {"why": str(error)})
         if self._settings.checkpoint.on_refused != "replay":
             raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
-        offsets = self._source.start_offsets("earliest", SECONDS)
+        offsets = self._ours(self._source.start_offsets("earliest", SECONDS))
         return self._genesis(claim, topology, offsets, "replayed")
 
     def _load(self, claim: Claim, topology: Topology, blob: bytes) -> Shard:
@@ -283,7 +301,7 @@ class Opening:
             what = f"cluster {topology.cluster_id!r}, the checkpoint is of {header.cluster!r}"
         elif header.topic and topology.topic_id and header.topic != topology.topic_id:
             what = f"topic id {topology.topic_id}, the checkpoint is of {header.topic}: it was created again"
-        elif len(header.offsets) != topology.partitions:
+        elif self._partition is None and len(header.offsets) != topology.partitions:
             what = f"{topology.partitions} partitions, the checkpoint is of {len(header.offsets)}"
         else:
             return
@@ -299,6 +317,10 @@ class Opening:
         if ahead:
             behind = {p: o - claim.head.offsets.get(p, 0) for p, o in ahead.items()}
             self._note("older-checkpoint", {"kafka": ahead, "replayed": behind})
+
+    def _ours(self, by_partition: Mapping[int, T]) -> dict[int, T]:
+        """What is said of this shard's partitions."""
+        return {p: v for p, v in by_partition.items() if self._partition in {None, p}}
 
     def _note(self, kind: str, detail: Mapping[str, Any]) -> None:
         self.entries.append(Entry(kind=kind, time=time.time(), detail=detail))

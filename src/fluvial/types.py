@@ -227,6 +227,17 @@ class Claim(msgspec.Struct, frozen=True):
     """Per partition, the next offset whose score is not yet published."""
 
 
+class Membership(msgspec.Struct, frozen=True):
+    """What a consumer group says of the member that claims a shard."""
+
+    group: str
+    """Group and protocol: generations of another one cannot be compared."""
+    generation: int
+    owner: str
+    milliseconds: int
+    """How long the claim keeps members of older generations out without being renewed (as the lease)."""
+
+
 class StoreReport(msgspec.Struct, frozen=True):
     """What a store says of itself at the start."""
 
@@ -284,6 +295,15 @@ class Decision(msgspec.Struct, frozen=True):
     """Index into `Standing.members`, for restart and promotion."""
     because: str = ""
     signal: Signal | None = None
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What a consumer group did to this member's partitions since it was last asked."""
+
+    given: tuple[int, ...] = ()
+    """Ours now, not yet read."""
+    lost: tuple[int, ...] = ()
+    """Taken away without a word: somebody else may have them by now."""
 
 
 class Lag(msgspec.Struct, frozen=True):

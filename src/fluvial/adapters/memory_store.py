@@ -26,9 +26,10 @@ from typing import Any
 
 import msgspec
 
+from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.config import ScoreSettings
 from fluvial.errors import Fenced, StoreError
-from fluvial.types import Claim, Entry, Head, Score, StoreReport
+from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
 
 KEPT_VERSIONS = 10
 JOURNAL_LENGTH = 10_000
@@ -46,6 +47,8 @@ class MemoryShard:
     versions: dict[int, bytes] = field(default_factory=dict)
     published: dict[int, int] = field(default_factory=dict)
     journalled: tuple[Entry, ...] = ()
+    member: tuple[str, int] = ("", -1)
+    """Group and generation of the member that claimed it last."""
 
 
 @dataclass(slots=True)
@@ -121,10 +124,19 @@ class MemoryStore:
         owner, until = self.backing.leases.get(shard, (None, 0.0))
         return owner if until > self.backing.clock() else None
 
-    def claim(self, shard: str, token: str) -> Claim:
+    def claim(self, shard: str, token: str, membership: Membership | None = None) -> Claim:
         """Become the shard's writer; see the port."""
         with self._call() as backing:
             stored = backing.shards.setdefault(shard, MemoryShard())
+            if membership is not None:
+                known_to_the_group(shard, membership)
+                group, generation = stored.member
+                younger = group == membership.group and generation > membership.generation
+                if stored.token != token and younger and self._holder(shard) is not None:
+                    raise Fenced(older_generation(shard, membership, generation))
+                stored.member = (membership.group, membership.generation)
+                until = backing.clock() + membership.milliseconds / 1000
+                backing.leases[shard] = (membership.owner, until)
             if stored.token != token:
                 stored.epoch, stored.token = stored.epoch + 1, token
             return Claim(shard, stored.epoch, token, stored.head, dict(stored.published))

@@ -28,11 +28,12 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.adapters.redis_address import Address, address
 from fluvial.config import RedisSettings, ScoreSettings
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.keys import Keys
-from fluvial.types import Claim, Entry, Head, Score, StoreReport
+from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
 
 BYTES_A_SECOND = 10_000_000
 """Slowest acceptable link: a blob's upload may take this much longer than another call."""
@@ -57,6 +58,9 @@ _TRANSIENT = (
 )
 _TRANSIENT_CODE = re.compile(r"(?:^|-|: )(LOADING|BUSY|READONLY|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b")
 _FULL_CODE = re.compile(r"(?:^|-|: )OOM\b")
+_TLS = re.compile(r"\bSSL\b|CERTIFICATE", re.IGNORECASE)
+_DENIED_IN_SCRIPT = "The user executing the script can't"
+"""What a script that runs a forbidden command comes back with; no NOPERM before it."""
 _OLD_SERVER = "unexpected symbol near '#'"
 
 
@@ -221,9 +225,13 @@ class Server:
                 f"{at} refused the login: check redis.username and redis.password ({text})"
             )
         if isinstance(error, _TRANSIENT) or _TRANSIENT_CODE.search(text):
-            return StoreUnavailable(f"{at} is not available: {text}")
-        if isinstance(error, exceptions.NoPermissionError):
-            return StoreError(f"{at}: this user may not do that; grant it ~fluvial:* and +@all ({text})")
+            hint = "; check redis.ca_file, and the server's certificate" if _TLS.search(text) else ""
+            return StoreUnavailable(f"{at} is not available: {text}{hint}")
+        if isinstance(error, exceptions.NoPermissionError) or _DENIED_IN_SCRIPT in text:
+            return StoreError(
+                f"{at}: redis.username may not do that; docs/security.md has the rights that the service "
+                f"needs ({text})"
+            )
         if isinstance(error, exceptions.AskError | exceptions.ClusterCrossSlotError):
             return StoreError(f"{at} is a cluster: write redis.url as redis+cluster:// ({text})")
         return StoreError(f"{at}: {text}")
@@ -297,10 +305,17 @@ class RedisStore:
 
     # Checkpoints
 
-    def claim(self, shard: str, token: str) -> Claim:
+    def claim(self, shard: str, token: str, membership: Membership | None = None) -> Claim:
         """Become the shard's writer; see the port."""
-        keys = [self._keys.head(shard), self._keys.published(shard)]
-        epoch, sequence, digest, offsets, *marks = map(_text, self._server.script("claim", keys, [token]))
+        keys = [self._keys.head(shard), self._keys.published(shard), self._keys.lease(shard)]
+        arguments: list[str | int] = [token]
+        if membership is not None:
+            known_to_the_group(shard, membership)
+            arguments += [membership.group, membership.generation, membership.owner, membership.milliseconds]
+        answer = [_text(value) for value in self._server.script("claim", keys, arguments)]
+        if answer[0] == "refused" and membership is not None:
+            raise Fenced(older_generation(shard, membership, int(answer[1])))
+        epoch, sequence, digest, offsets, *marks = answer
         head = None
         if sequence:
             head = Head(int(sequence), digest, msgspec.json.decode(offsets, type=dict[int, int]))

@@ -21,8 +21,19 @@ class KafkaSettings(Section, frozen=True):
     bootstrap_servers: str
     topic: str
     group: str = ""
-    """Under which the offsets are mirrored for lag tools; default `fluvial-<service>`."""
-    scope: Literal["topic"] = "topic"
+    """Scope topic: under which offsets are mirrored for lag tools; partition: that workers join.
+    Default `fluvial-<service>`."""
+    scope: Literal["topic", "partition"] = "topic"
+    """One model from all partitions and one active worker; or a model per partition, shared out by Kafka."""
+    protocol: Literal["classic", "consumer"] = "classic"
+    """Scope partition: how the group agrees. `consumer` (KIP-848) needs brokers that know it."""
+    assignor: Literal["cooperative-sticky", "range"] = "cooperative-sticky"
+    """Scope partition, classic protocol: who gets which partition."""
+    session_timeout_ms: Annotated[int, Meta(ge=1_000, le=300_000)] = 10_000
+    """Scope partition, classic protocol: after this silence the group takes a worker's partitions away."""
+    instance_id: str = "auto"
+    """Scope partition: a static member's name, so that a restart moves nothing; `auto` makes one of the
+    host's name, empty is none."""
     start: str = "earliest"
     """Where a new shard starts: `earliest`, `latest` or an ISO 8601 time."""
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 500

@@ -68,6 +68,19 @@ REFUSED = frozenset(
 )
 """Errors that waiting does not mend."""
 
+_LOGIN = "check sasl.username, sasl.password and sasl.mechanism in [kafka.client] and [kafka.client_files]"
+REMEDIES = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Read on the topic that it learns from, and Write "
+    "on the dead-letter topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this user Read on the group (kafka.group)",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user Write on the dead-letter topic",
+    KafkaError.SASL_AUTHENTICATION_FAILED: _LOGIN,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: _LOGIN,
+    KafkaError.ILLEGAL_SASL_STATE: _LOGIN,
+    KafkaError._AUTHENTICATION: _LOGIN,  # noqa: SLF001 -- a local code
+}
+"""What an operator can do about an error in `REFUSED`, where that is known."""
+
 LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 -- as above
 GONE = frozenset(
     {
@@ -225,8 +238,10 @@ class Client:
             final = error
         said = self.log.hide((final or error).str())
         if final is not None:
-            return SourceFatal(f"{doing}: {said}; see [kafka] in the settings and the topic's ACLs")
+            return SourceFatal(f"{doing}: {said}; {_remedy(final)}")
         last = f" (last trouble: {self.trouble})" if self.trouble and self.trouble not in said else ""
+        if "SSL" in said + last:
+            last += "; check ssl.ca.location in [kafka.client], and the broker's certificate"
         return SourceUnavailable(f"{doing} at {self.servers}: {said}{last}")
 
     def topic(self, lister: Any, topic: str, seconds: float) -> tuple[str, list[int]]:
@@ -243,6 +258,11 @@ class Client:
         if found.error.code() in GONE:
             raise SourceFatal(no_such_topic(topic, self.servers))
         raise self.explain(found.error, doing)
+
+
+def _remedy(error: KafkaError) -> str:
+    """What an operator can do about an error that waiting does not mend."""
+    return REMEDIES.get(error.code(), "see [kafka] in the settings") + " (docs/security.md)"
 
 
 def no_such_topic(topic: str, servers: str) -> str:

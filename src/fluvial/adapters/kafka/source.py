@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import (
     Consumer,
@@ -45,7 +45,9 @@ from fluvial.types import Commit, Lag, Topology
 class KafkaSource:
     """A topic's log as `ports.Source`. One thread uses it; the client has its own underneath."""
 
-    def __init__(self, settings: KafkaSettings, service: str) -> None:
+    def __init__(
+        self, settings: KafkaSettings, service: str, membership: Mapping[str, Any] | None = None
+    ) -> None:
         self.topic = settings.topic
         self._client = Client(settings, service)
         own = {
@@ -54,6 +56,7 @@ class KafkaSource:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "on_commit": self._on_commit,
+            **(membership or {}),
         }
         # A full queue makes the fetcher sleep this long: at the default second, ten-megabyte events crawl.
         defaults = {"fetch.queue.backoff.ms": 100}
@@ -245,12 +248,15 @@ class KafkaSource:
         if lag.low <= offset <= lag.high:
             # The log's end was behind for a moment (a new leader): read on where the loop stands.
             log.warning("partition %d: offset %d is in the log again; reading on", number, offset)
-            self._consumer.incremental_unassign([TopicPartition(self.topic, number)])
-            self._consumer.incremental_assign([TopicPartition(self.topic, number, offset)])
-            if self._paused:
-                self._consumer.pause([TopicPartition(self.topic, number)])
+            self._read_again(number, offset)
             return
         raise OffsetLost(number, offset, lag.low, lag.high)
+
+    def _read_again(self, number: int, offset: int) -> None:
+        self._consumer.incremental_unassign([TopicPartition(self.topic, number)])
+        self._consumer.incremental_assign([TopicPartition(self.topic, number, offset)])
+        if self._paused:
+            self._consumer.pause([TopicPartition(self.topic, number)])
 
     def pause(self) -> None:
         """Stop fetching without giving anything up; `poll` returns nothing and keeps the client alive."""

@@ -1,0 +1,146 @@
+"""A member of a consumer group: the group says which partitions, the caller says where to read them.
+
+The client would read on from Kafka's committed offsets as soon as a callback returns without an
+assignment of its own. So on_assign assigns nothing and takes note, and `take` assigns at the offsets of
+the checkpoints. An exception inside a callback would have the same effect: none leaves one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from fluvial.adapters.kafka.client import ASK_SECONDS, log
+from fluvial.adapters.kafka.instance import instance_id
+from fluvial.adapters.kafka.source import KafkaSource
+from fluvial.config import KafkaSettings
+from fluvial.errors import OffsetLost
+from fluvial.types import Changes, Lag
+
+_METADATA = b"CGMDv2:"  # how the client's group metadata begins; a native 32-bit generation follows
+
+
+class KafkaMember(KafkaSource):
+    """`ports.Source` with `join`, `changes` and `take`: scope partition."""
+
+    def __init__(self, settings: KafkaSettings, service: str) -> None:
+        self._instance = instance_id(settings.instance_id, service)
+        super().__init__(settings, service, membership(settings, self._instance.name))
+        # With the new protocol, too, partitions come and go one by one.
+        self._one_by_one = settings.protocol == "consumer" or settings.assignor == "cooperative-sticky"
+        self._given: list[int] = []
+        self._taken_away: list[int] = []
+        self._hear_revoke: Callable[[Sequence[int]], None] = lambda _: None
+
+    def join(self, on_revoke: Callable[[Sequence[int]], None]) -> None:
+        """Become a member; see the port."""
+        self._hear_revoke = on_revoke
+        self._consumer.subscribe(
+            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def changes(self) -> Changes:
+        """What the group did since the last call; see the port."""
+        changes = Changes(tuple(self._given), tuple(self._taken_away))
+        self._given, self._taken_away = [], []
+        return changes
+
+    def take(self, offsets: Mapping[int, int]) -> None:
+        """Read these partitions of ours from these offsets; see the port."""
+        for number, offset in offsets.items():
+            lag: Lag = self.bounds(number, ASK_SECONDS)
+            if not lag.low <= offset <= lag.high:
+                raise OffsetLost(number, offset, lag.low, lag.high)
+        self.resume()
+        wanted = [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
+        others = [t for t in self._assigned if t.partition not in offsets]
+        if self._one_by_one:
+            again = [t for t in self._assigned if t.partition in offsets]
+            if again:
+                self._consumer.incremental_unassign(again)
+            self._consumer.incremental_assign(wanted)
+        else:
+            others = self._where(others)
+            self._consumer.assign([*others, *wanted])
+        self._assigned = [*others, *wanted]
+
+    def _where(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """The same, where they are read at now: an assignment replaces the one before."""
+        if not partitions:
+            return []
+        positions = {p.partition: p.offset for p in self._consumer.position(list(partitions))}
+        return [
+            TopicPartition(
+                self.topic, t.partition, offset if (offset := positions[t.partition]) >= 0 else t.offset
+            )
+            for t in partitions
+        ]
+
+    def _read_again(self, number: int, offset: int) -> None:
+        paused = self._paused
+        self.take({number: offset})
+        if paused:
+            self.pause()
+
+    def generation(self) -> int:
+        """Of our membership; -1 while the group does not know us."""
+        told = cast("bytes | None", self._consumer.consumer_group_metadata())
+        if told is None or not told.startswith(_METADATA):
+            return -1
+        return int(struct.unpack_from("=i", told, len(_METADATA))[0])
+
+    def close(self, seconds: float) -> None:
+        """Leave; a static member's partitions wait for its return until the session's end."""
+        super().close(seconds)
+        self._instance.release()
+
+    # ---- called by the client from inside poll and close ---------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if self._one_by_one:
+            consumer.incremental_assign([])
+        else:
+            consumer.assign([])
+            self._assigned = []
+        self._given += [p.partition for p in partitions]
+
+    def _on_revoke(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        numbers = [p.partition for p in partitions]
+        try:
+            self._hear_revoke(numbers)
+        except BaseException:  # noqa: BLE001 - it must not leave a callback; the hook has no business raising
+            log.exception("letting go of partitions %s", numbers)
+        self._let_go(numbers)
+
+    def _on_lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        numbers = [p.partition for p in partitions]
+        self._taken_away += numbers
+        self._let_go(numbers)
+
+    def _let_go(self, numbers: Sequence[int]) -> None:
+        self._given = [p for p in self._given if p not in numbers]
+        gone = [t for t in self._assigned if t.partition in numbers]
+        self._assigned = [t for t in self._assigned if t.partition not in numbers]
+        try:
+            if self._one_by_one:
+                self._consumer.incremental_unassign(gone)
+            else:
+                self._consumer.unassign()
+        except KafkaException as error:
+            self._client.log.once("unassign", 30, f"letting go of {list(numbers)}: {error.args[0].str()}")
+
+
+def membership(settings: KafkaSettings, instance: str) -> dict[str, object]:
+    """The consumer's properties that make it a member."""
+    static = {"group.instance.id": instance} if instance else {}
+    if settings.protocol == "consumer":
+        return {"group.protocol": "consumer", **static}
+    return {
+        "partition.assignment.strategy": settings.assignor,
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": min(3_000, settings.session_timeout_ms // 3),
+        **static,
+    }

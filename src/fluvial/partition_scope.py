@@ -1,0 +1,217 @@
+"""A model per partition: Kafka's consumer group shares the partitions out among the workers.
+
+What the group does is taken note of while polling and carried out between batches: claim, load, take
+at the stored offsets. A revoked partition gets a last checkpoint while it is still ours; a lost one is
+dropped without a word. Neither proves who owns it: epoch and token do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from fluvial.errors import Fenced, OffsetLost, SourceUnavailable
+from fluvial.keeper import Keeper
+from fluvial.ports import Member, Message
+from fluvial.scopes import Scope
+from fluvial.types import Changes, Membership
+
+log = logging.getLogger("fluvial.worker")
+
+LATER_SECONDS = 2.0
+"""After being fenced, until a partition that the group still calls ours is claimed again."""
+POLL_INTERVAL_MS = 300_000
+"""The client's default: a member that does not poll for so long is expelled."""
+
+
+def shard_of(partition: int) -> str:
+    """How the shard of a partition is called."""
+    return f"partition-{partition}"
+
+
+class PartitionScope(Scope):
+    """A keeper for each partition that the group gave us."""
+
+    def run(self) -> None:
+        """Follow the group; fold what is ours."""
+        self._wanted: dict[int, float] = {}
+        """Partitions that are ours and not yet claimed, and when to try."""
+        self._busy: Keeper | None = None
+        """Whose work is under way: it cannot be given a last checkpoint from within."""
+        self._renewed_at = 0.0
+        source = self._member
+        self.patience.waiting_for = "joining the group"
+        source.join(self._revoked)
+        while not self.patience.stopping:
+            self.patience.turn()
+            try:
+                messages = self.poll()
+            except (OffsetLost, SourceUnavailable) as report:
+                self._reported(report)
+                messages = ()
+            self._follow(source.changes())
+            for partition, share in by_partition(messages).items():
+                self._fold(partition, share)
+            self._housekeep()
+        for held in list(self.keepers):
+            self._guarded(held, Keeper.checkpoint)
+
+    @property
+    def _member(self) -> Member:
+        return cast("Member", self.parts.source)  # what the composition root makes for this scope
+
+    def leave(self) -> None:
+        """Let go of every partition."""
+        for keeper in self.keepers.values():
+            self.parts.store.unlease(keeper.shard.claim.shard, self.owner)
+        self.keepers.clear()
+        super().leave()
+
+    # ---- a batch -----------------------------------------------------------------------------
+
+    def _fold(self, partition: int, messages: Sequence[Message]) -> None:
+        """Fold one partition's share; what came for a partition that was dropped meanwhile is not ours."""
+
+        def work(keeper: Keeper) -> None:
+            if not self.process(keeper, messages):
+                self._take([keeper])
+
+        self._guarded(partition, work)
+
+    def _housekeep(self) -> None:
+        """Checkpoints that are due, leases, and what the view says."""
+        for partition, keeper in list(self.keepers.items()):
+            if keeper.pace.due():
+                self._guarded(partition, Keeper.checkpoint)
+        now = time.monotonic()
+        if now - self._renewed_at >= 1.0:
+            self._renewed_at = now
+            for partition in list(self.keepers):
+                self._guarded(partition, self._renew)
+        if not self._wanted:
+            none = "standing by: the group gave this worker no partition"
+            self.patience.waiting_for = None if self.keepers else none
+
+    def _guarded(self, partition: int | None, work: Callable[[Keeper], None]) -> None:
+        """Let a keeper work; when it is fenced, drop it alone."""
+        keeper = self.keepers.get(partition)
+        if keeper is None or partition is None:
+            return
+        self._busy = keeper
+        try:
+            work(keeper)
+        except Fenced as error:
+            keeper.publisher.drop()
+            if self.keepers.get(partition) is keeper:
+                self.patience.errors["fenced"] += 1
+                self._drop(partition, f"fenced: {error}")
+                # A younger claim: the group will say that it is not ours any more, or it was a straggler's.
+                self._wanted[partition] = time.monotonic() + LATER_SECONDS
+        finally:
+            self._busy = None
+
+    def _renew(self, keeper: Keeper) -> None:
+        shard, milliseconds = keeper.shard.claim.shard, self._lease_milliseconds
+        if not self.patience.persist(lambda: self.parts.store.lease(shard, self.owner, milliseconds)):
+            raise Fenced(f"shard {shard}: another worker holds the lease")
+
+    @property
+    def _lease_milliseconds(self) -> int:
+        return 2 * self.parts.settings.kafka.session_timeout_ms
+
+    # ---- what the group does -----------------------------------------------------------------
+
+    def _follow(self, changes: Changes) -> None:
+        """Drop what was lost, claim what was given."""
+        for partition in changes.lost:
+            self._wanted.pop(partition, None)
+            self._drop(partition, "lost: the group gave it to another worker")
+        self._wanted.update(dict.fromkeys(changes.given, 0.0))
+        now = time.monotonic()
+        due = [partition for partition, at in self._wanted.items() if at <= now]
+        claimed = [keeper for keeper in map(self._claim, due) if keeper is not None]
+        if claimed:
+            self._take(claimed)
+            self.settle()
+
+    def _claim(self, partition: int) -> Keeper | None:
+        """Become the writer of a partition's shard and load it; None when it is not ours after all."""
+        shard, token = shard_of(partition), self.token()
+        self.patience.waiting_for = f"claiming partition {partition}"
+        try:
+            store, persist = self.parts.store, self.patience.persist
+            claim = persist(lambda: store.claim(shard, token, self._membership()))
+            keeper = self.open(claim, partition)
+        except Fenced as error:
+            self.keepers.pop(partition, None)
+            log.info("partition %d: %s; trying again", partition, error)
+            if partition in self._wanted:
+                self._wanted[partition] = time.monotonic() + LATER_SECONDS
+            return None
+        if self._wanted.pop(partition, None) is None:  # taken away while an outage was waited out
+            self._drop(partition, "taken away while it was claimed")
+            return None
+        log.info("partition %d is ours: epoch %d, offsets %s", partition, claim.epoch, keeper.shard.offsets)
+        return keeper
+
+    def _membership(self) -> Membership:
+        settings = self.parts.settings
+        return Membership(
+            group=f"{settings.group}/{settings.kafka.protocol}",
+            generation=self._member.generation(),
+            owner=self.owner,
+            milliseconds=self._lease_milliseconds,
+        )
+
+    def _take(self, keepers: Iterable[Keeper]) -> None:
+        """Read for these from their offsets on."""
+        for keeper in keepers:
+            self.read(keeper, lambda keeper=keeper: self._member.take(keeper.shard.offsets))  # type: ignore[misc]  # bound early
+
+    def _reported(self, report: OffsetLost | SourceUnavailable) -> None:
+        """Read again where the client may have gone silent."""
+        concerned = [report.partition] if isinstance(report, OffsetLost) else list(self.keepers)
+
+        def work(keeper: Keeper) -> None:
+            self.answer(keeper, report)
+            self._take([keeper])
+
+        for partition in concerned:
+            self._guarded(partition, work)
+
+    def _revoked(self, partitions: Sequence[int]) -> None:
+        """Called while polling: a last checkpoint for what is still ours, within a fifth of the interval."""
+        client = self.parts.settings.kafka.client
+        budget = float(client.get("max.poll.interval.ms", POLL_INTERVAL_MS)) / 5_000
+        until = time.monotonic() + budget
+        for partition in partitions:
+            self._wanted.pop(partition, None)
+            keeper = self.keepers.pop(partition, None)
+            if keeper is None:
+                continue
+            if keeper is self._busy:
+                keeper.abandon()  # it waits for an outage's end in the middle of something
+            elif time.monotonic() < until:
+                keeper.last_checkpoint()
+            self._let_go(partition, keeper, "revoked")
+
+    def _drop(self, partition: int, why: str) -> None:
+        """Write nothing more for it."""
+        keeper = self.keepers.pop(partition, None)
+        if keeper is not None:
+            self._let_go(partition, keeper, why)
+
+    def _let_go(self, partition: int, keeper: Keeper, why: str) -> None:
+        if keeper is not self._busy:
+            keeper.publisher.drop()
+        log.info("partition %d let go (%s)", partition, why)
+
+
+def by_partition(messages: Sequence[Message]) -> Mapping[int, list[Message]]:
+    """The same messages, a list for each partition, in their order."""
+    shares: dict[int, list[Message]] = {}
+    for message in messages:
+        shares.setdefault(message.partition(), []).append(message)
+    return shares

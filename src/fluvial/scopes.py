@@ -1,0 +1,135 @@
+"""What topic scope and partition scope share: opening a shard, reading, counting."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from fluvial.errors import OffsetLost, SourceUnavailable
+from fluvial.keeper import Keeper, Parts
+from fluvial.patience import Patience
+from fluvial.ports import Message
+from fluvial.publisher import Publisher
+from fluvial.tally import Tally
+from fluvial.types import Claim, Entry, Rare
+
+log = logging.getLogger("fluvial.worker")
+
+FIRST_BATCH = 16
+"""Before it is known how slow the model is: five hundred slow events would look like a stuck loop."""
+BATCH_SECONDS = 0.5
+"""A batch is cut so that it takes about this long at most: leases are renewed between batches."""
+
+
+class Scope:
+    """The shards that one worker keeps, and how it reads for them."""
+
+    def __init__(self, parts: Parts, patience: Patience, owner: str) -> None:
+        self.parts = parts
+        self.patience = patience
+        self.owner = owner
+        self.keepers: dict[int | None, Keeper] = {}
+        """By partition; in topic scope the only one, by None."""
+        self.tallies: dict[str, Tally] = {}
+        """By shard; a shard that is lost and comes back counts on."""
+        self.publishers: dict[str, Publisher] = {}
+        self.hear: list[Callable[[Rare], None]] = []
+        # One thread for all shards: the store is told from one at a time.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
+        self._limit = min(FIRST_BATCH, parts.settings.kafka.batch)
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Write nothing more; give back what can be given back. Raises StoreError."""
+        for publisher in self.publishers.values():
+            publisher.drop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def tally(self, shard: str) -> Tally:
+        """The shard's counts."""
+        return self.tallies.setdefault(shard, Tally())
+
+    def publisher(self, shard: str) -> Publisher:
+        """Who sends the shard's scores."""
+        if shard not in self.publishers:
+            self.publishers[shard] = Publisher(self.parts.store, self._pool)
+        return self.publishers[shard]
+
+    # ---- opening -----------------------------------------------------------------------------
+
+    def open(self, claim: Claim, partition: int | None = None) -> Keeper:
+        """Give a claimed shard its state, and make that durable before the first event."""
+        shard, persist = claim.shard, self.patience.persist
+        keeper = Keeper(self.parts, self.patience, self.tally(shard), self.publisher(shard), claim, partition)
+        if claim.head is None:
+            persist(lambda: self.parts.store.forget(claim))
+            keeper.shard.claim = msgspec.structs.replace(claim, published={})
+        keeper.hear = self.hear
+        detail = {
+            "owner": self.owner,
+            "epoch": claim.epoch,
+            "sequence": keeper.shard.sequence,
+            "offsets": keeper.shard.offsets,
+        }
+        keeper.keep(Entry(kind="claimed", time=time.time(), detail=detail))
+        self.keepers[partition] = keeper
+        # Before the first event there is something to go back to, and another worker sees whose it is.
+        keeper.checkpoint()
+        return keeper
+
+    def settle(self) -> None:
+        """River and its imports are some 300,000 objects that never die: walk them no more."""
+        gc.unfreeze()  # a model of an earlier claim may have died since
+        gc.collect()
+        gc.freeze()
+
+    @staticmethod
+    def token() -> str:
+        """What a claim is told apart by."""
+        return secrets.token_hex(16)
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def poll(self) -> Sequence[Message]:
+        """The next batch. Raises OffsetLost or SourceUnavailable, also one that came during an outage."""
+        if self.patience.reports:
+            raise self.patience.reports.popleft()
+        return self.parts.source.poll(self._limit, self.parts.settings.kafka.wait_ms / 1_000)
+
+    def process(self, keeper: Keeper, messages: Sequence[Message]) -> bool:
+        """Fold the messages; False when the shard went back to its checkpoint and is to be read again."""
+        before = keeper.tally.busy_seconds
+        if not keeper.process(messages):
+            return False
+        # Slow models get smaller batches; the fold does not depend on how events come in batches.
+        took = keeper.tally.busy_seconds - before
+        fitting = int(len(messages) * BATCH_SECONDS / max(took, 1e-6))
+        self._limit = max(1, min(self.parts.settings.kafka.batch, fitting))
+        return True
+
+    def read(self, keeper: Keeper, assign: Callable[[], None]) -> None:
+        """Call `assign`; an offset outside the log is a decision of the settings."""
+        assigned = False
+        while not assigned:
+            try:
+                self.patience.persist(assign)
+                assigned = True
+            except OffsetLost as lost:
+                keeper.give_up_lost(lost)
+        self.patience.reports.clear()  # they were about the assignment before
+
+    def answer(self, keeper: Keeper, report: OffsetLost | SourceUnavailable) -> None:
+        """Take what the client reported: a partition may have gone silent, to be read again."""
+        if isinstance(report, OffsetLost):
+            keeper.give_up_lost(report)
+        else:
+            log.warning("reading again from the shard's offsets: %s", report)
