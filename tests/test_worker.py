@@ -9,6 +9,7 @@ import pytest
 from fluvial.adapters.memory_log import MemorySink, MemorySource, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
 from fluvial.errors import (
+    CheckpointLost,
     CheckpointRefused,
     LostState,
     OffsetLost,
@@ -689,3 +690,25 @@ def test_a_stale_claim_writes_nothing(bench):
     ):
         with pytest.raises(StoreError):
             write()
+
+
+def test_why_a_worker_ended_is_in_the_journal_and_counted(bench):
+    b = bench()
+    b.run_to_the_end()
+    b.backing.shards[SHARD].blobs = [None, None]
+    running = b.start()
+    running.thread.join(SECONDS)
+    assert isinstance(running.raised, CheckpointLost)
+    _, _, entry = b.backing.journal[-1]
+    assert (entry.kind, entry.detail["error"]) == ("refused", "CheckpointLost")
+    assert "none is left" in entry.detail["why"]
+
+
+def test_the_way_out_of_lost_checkpoints_works(bench):
+    b = bench(checkpoint={"on_refused": "replay"})
+    b.run_to_the_end()
+    b.backing.shards[SHARD].blobs = [None, None]
+    running = b.run_to_the_end()
+    assert {"checkpoint-refused", "replayed"} <= set(b.kinds())
+    assert running.worker.tally.incidents == {"checkpoint-refused": 1, "replayed": 1}
+    fold.assert_same_fold(b.learner(), fold.fold(b.settings, b.log.values).learner)

@@ -11,6 +11,7 @@ FluvialError
 |   `-- CheckpointTooLarge over the limit: the last good one is kept
 |-- StoreError
 |   |-- StoreUnavailable   away, slow, loading, failing over: pause, poll on, try again
+|   |-- CheckpointLost     the head names checkpoints of which none is left: as if all were refused
 |   |-- StoreFull          out of memory: scores give way first, the last good checkpoint is kept
 |   |-- StoreUnfit         evicting, not persistent, too old: refused at the start
 |   `-- Fenced             somebody else owns the shard: drop it, write nothing, claim again
@@ -96,6 +97,10 @@ class StoreError(FluvialError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached or cannot answer now."""
+
+
+class CheckpointLost(StoreError):
+    """The head names checkpoints of which none is left."""
 
 
 class StoreFull(StoreError):

@@ -34,6 +34,7 @@ from fluvial.publisher import Publisher
 from fluvial.shard import Opening
 from fluvial.tally import Tally
 from fluvial.types import Claim, DeadLetter, Entry, Rare, Score
+from fluvial.view import INCIDENTS
 
 log = logging.getLogger("fluvial.worker")
 T = TypeVar("T")
@@ -213,6 +214,8 @@ class Keeper:
 
     def keep(self, entry: Entry) -> None:
         """Keep an entry for the journal, which the next checkpoint writes."""
+        if entry.kind in INCIDENTS:
+            self.tally.incidents[entry.kind] += 1
         if len(self._entries) >= MAX_ENTRIES:
             self._entries.popleft()
             self._entries_given_up += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Sequence
 from math import nan
 
@@ -41,6 +42,7 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         started_at=worker.started_at,
         busy_seconds=sum(tally.busy_seconds for tally in tallies),
         batches=sum(tally.batches for tally in tallies),
+        incidents=sum((tally.incidents for tally in tallies), Counter()),
         store_errors=dict(worker.patience.errors),
         scores=_scores(list(worker.scope.publishers.values()), refused_scores),
         shards=tuple(_shard(keeper, source) for keeper in keepers),

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from fluvial.errors import OffsetLost, SourceUnavailable
+from fluvial.errors import FluvialError, OffsetLost, SourceUnavailable, StoreError
 from fluvial.keeper import Keeper, Parts
 from fluvial.patience import Patience
 from fluvial.ports import Message
@@ -39,6 +39,8 @@ class Scope:
         self.tallies: dict[str, Tally] = {}
         """By shard; a shard that is lost and comes back counts on."""
         self.publishers: dict[str, Publisher] = {}
+        self.claim: Claim | None = None
+        """The newest claim: what a refusal is journalled under."""
         self.hear: list[Callable[[Rare], None]] = []
         # One thread for all shards: the store is told from one at a time.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
@@ -54,6 +56,16 @@ class Scope:
             publisher.drop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def journal_refusal(self, error: FluvialError) -> None:
+        """Write down why the worker ends, as far as the store lets it."""
+        if self.claim is None:
+            return
+        detail = {"error": type(error).__name__, "why": str(error)}
+        try:
+            self.parts.store.journal(self.claim, [Entry(kind="refused", time=time.time(), detail=detail)])
+        except StoreError as trouble:
+            log.warning("the reason of the end was not journalled: %s", trouble)
+
     def tally(self, shard: str) -> Tally:
         """The shard's counts."""
         return self.tallies.setdefault(shard, Tally())
@@ -68,7 +80,7 @@ class Scope:
 
     def open(self, claim: Claim, partition: int | None = None) -> Keeper:
         """Give a claimed shard its state, and make that durable before the first event."""
-        shard, persist = claim.shard, self.patience.persist
+        shard, persist, self.claim = claim.shard, self.patience.persist, claim
         keeper = Keeper(self.parts, self.patience, self.tally(shard), self.publisher(shard), claim, partition)
         if claim.head is None:
             persist(lambda: self.parts.store.forget(claim))

@@ -18,7 +18,7 @@ from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare,
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
-from fluvial.errors import CheckpointRefused, LostState, TopologyChanged
+from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
 from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
@@ -212,7 +212,7 @@ class Opening:
     def _resume(self, claim: Claim, topology: Topology) -> Shard:
         """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
         refused: list[CheckpointRefused] = []
-        for blob in self._store.load(claim.shard):
+        for blob in self._blobs(claim.shard):
             try:
                 return self._load(claim, topology, blob)
             except CheckpointRefused as error:
@@ -222,6 +222,16 @@ class Opening:
             raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
         offsets = self._ours(self._source.start_offsets("earliest", SECONDS))
         return self._genesis(claim, topology, offsets, "replayed")
+
+    def _blobs(self, shard: str) -> Sequence[bytes]:
+        """The kept generations; none where the settings say what then, else CheckpointLost."""
+        try:
+            return self._store.load(shard)
+        except CheckpointLost as error:
+            if self._settings.checkpoint.on_refused != "replay":
+                raise
+            self._note("checkpoint-refused", {"why": str(error)})
+            return ()
 
     def _load(self, claim: Claim, topology: Topology, blob: bytes) -> Shard:
         """Check the envelope and the log, load the payload, compare its answers with the recorded ones."""

@@ -20,6 +20,8 @@ class Tally:
         self.happened: Counter[tuple[str, ...]] = Counter()
         """("signal", plane, kind), ("reaction", action), ("version", cause)."""
         self.happened_at: dict[tuple[str, ...], float] = {}
+        self.incidents: Counter[str] = Counter()
+        """Journal entries of the kinds that a person should look at."""
         self.entries_given_up = 0
         """Journal entries that gave way because no checkpoint could be saved for so long."""
         self.saved = 0

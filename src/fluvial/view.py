@@ -41,6 +41,20 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
 CAUSES = ("genesis", "reset", "promotion", "restart", "non-finite", "refit", "rollback", "manual")
 """What makes a version; any other cause is shown as `other`."""
 
+INCIDENTS = (
+    "events-lost",
+    "older-checkpoint",
+    "previous-generation",
+    "lost-state",
+    "checkpoint-refused",
+    "replayed",
+    "answers-differ",
+    "other-platform",
+    "journal-gap",
+    "refused",
+)
+"""Kinds of journal entries that a person should look at; counted."""
+
 PLANES = ("error", "features", "predictions")
 """What monitors watch."""
 
@@ -175,6 +189,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     """Batches that held at least one event."""
     store_errors: Mapping[str, int] = {}
     """Kind (`STORE_ERRORS`) -> count."""
+    incidents: Mapping[str, int] = {}
+    """Kind (`INCIDENTS`) -> count of this process."""
     scores: ScoreView = ScoreView()
     shards: tuple[ShardView, ...] = ()
     """What it holds; empty while it stands by or claims."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from fluvial.config import Settings
-from fluvial.errors import StoreError, StoreUnfit
+from fluvial.errors import FluvialError, StoreError, StoreUnfit
 from fluvial.keeper import Keeper, Parts
 from fluvial.partition_scope import PartitionScope
 from fluvial.patience import Patience, Stopped
@@ -86,6 +86,9 @@ class Worker:
             self.scope.run()
         except Stopped:
             pass
+        except FluvialError as error:
+            self.scope.journal_refusal(error)
+            raise
         finally:
             self._leave()
 

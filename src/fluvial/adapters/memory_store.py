@@ -28,7 +28,7 @@ import msgspec
 
 from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.config import ScoreSettings
-from fluvial.errors import Fenced, StoreError
+from fluvial.errors import CheckpointLost, Fenced
 from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
 
 KEPT_VERSIONS = 10
@@ -155,7 +155,7 @@ class MemoryStore:
             found = [blob for blob in stored.blobs if blob is not None]
             if stored.blobs and not found:
                 msg = f"shard {shard}: the head names checkpoints of which none is left"
-                raise StoreError(msg)
+                raise CheckpointLost(msg)
             return found
 
     def save(

@@ -15,7 +15,7 @@ import msgspec
 
 from fluvial.errors import Reason
 from fluvial.types import Action, SignalKind, Task
-from fluvial.view import CAUSES, HORIZONS, METRICS, PLANES, STORE_ERRORS
+from fluvial.view import CAUSES, HORIZONS, INCIDENTS, METRICS, PLANES, STORE_ERRORS
 
 OTHER = "other"
 """Where a value goes that is outside its fixed set."""
@@ -32,6 +32,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "cause": (*CAUSES, OTHER),
     "horizon": HORIZONS,
     "error": (*STORE_ERRORS, OTHER),
+    "incident": (*INCIDENTS, OTHER),
 }
 """The fixed sets; every one of their values is exposed from the start, at 0."""
 
@@ -69,6 +70,13 @@ PROCESS = (
     Described("fluvial_batches_total", "counter", "batches", "Batches that held at least one event."),
     Described(
         "fluvial_store_errors_total", "counter", "errors", "Calls to the store that failed.", ("error",)
+    ),
+    Described(
+        "fluvial_incidents_total",
+        "counter",
+        "incidents",
+        "Journal entries of the kinds that a person should look at.",
+        ("incident",),
     ),
     Described("fluvial_scores_published_total", "counter", "scores", "Scores written for readers."),
     Described(

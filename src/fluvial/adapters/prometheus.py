@@ -99,6 +99,7 @@ def _process(now: WorkerView) -> Iterator[Sample]:
     yield "fluvial_busy_seconds_total", (), now.busy_seconds
     yield "fluvial_batches_total", (), now.batches
     yield from _counted("fluvial_store_errors_total", now.store_errors)
+    yield from _counted("fluvial_incidents_total", now.incidents)
     yield from _scores(now.scores)
 
 

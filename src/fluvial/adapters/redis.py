@@ -31,7 +31,7 @@ from redis.sentinel import Sentinel
 from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.adapters.redis_address import Address, address
 from fluvial.config import RedisSettings, ScoreSettings
-from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
+from fluvial.errors import CheckpointLost, Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.keys import Keys
 from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
 
@@ -339,7 +339,7 @@ class RedisStore:
                 f"shard {shard}: the head names {named}, and neither is left in Redis. Restore Redis from a "
                 "backup, or set checkpoint.on_refused = 'replay' to rebuild the model from the log"
             )
-            raise StoreError(msg)
+            raise CheckpointLost(msg)
         return found
 
     def save(
