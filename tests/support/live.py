@@ -7,6 +7,7 @@ the journal, the log, and what is in Redis.
 
 import json
 import re
+import signal
 import threading
 import time
 import urllib.error
@@ -100,7 +101,7 @@ class Node:
 
 
 class Live(Service):
-    """A service on a topic of its own; `start` here, or `launch` as a process."""
+    """A service on a topic of its own; `start` a worker in this process, `launch` one as its own."""
 
     def __init__(
         self, directory, bootstrap, redis, log, /, *, partitions=1, mock=None, letters=True, **sections
@@ -127,7 +128,7 @@ class Live(Service):
         self.settings = self.with_settings(**sections)
         self.table = merged(self.table, sections)
         self.keys = Keys(self.settings.service)
-        self.process, self.lives, self.nodes = None, 0, []
+        self.process, self.processes, self.lives, self.nodes = None, [], 0, []
 
     def _on_broker(self, name, partitions):
         create_topic(self.bootstrap, name, partitions)
@@ -155,6 +156,22 @@ class Live(Service):
         node.stop()
         return node
 
+    def launch(self, hash_seed):
+        """A worker as a process, besides those that run already."""
+        self.start_process(hash_seed)
+        made, self.process = self.process, None
+        self.processes.append(made)
+        return made
+
+    start_process = Service.start
+
+    def until(self, ready, what, seconds=SECONDS):
+        """Where no worker of this process is to be watched."""
+        until = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < until, f"{what} did not come about:\n{self.said()}"
+            time.sleep(0.01)
+
     def until_folded(self, node):
         ends = self.ends()
         node.until(lambda: self.checkpointed() == ends, f"a checkpoint of {ends}")
@@ -162,6 +179,11 @@ class Live(Service):
     def __exit__(self, *_):
         for node in self.nodes:
             node.end()
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
         super().__exit__()
 
     # ---- what it left ------------------------------------------------------------------------

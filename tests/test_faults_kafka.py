@@ -1,0 +1,286 @@
+"""Faults of Kafka under a whole worker: the mock cluster with errors injected, and real brokers.
+
+Each test is named after its row in docs/faults.md.
+"""
+
+import logging
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from fluvial.adapters.embedded import EmbeddedKafka, Leash, free_port
+from fluvial.errors import OffsetLost, TopologyChanged
+from support import fold
+from support.kafka_broker import (
+    JAVA,
+    create_topic,
+    delete_before,
+    delete_topic,
+    kafka_jars,
+    properties,
+    read_topic,
+    wait_for,
+)
+from support.live import Live
+from support.parts import missing
+
+pytestmark = pytest.mark.redis
+QUICK = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "fetch.error.backoff.ms": 10}
+
+
+@pytest.fixture
+def make(tmp_path, fresh_redis):
+    """A service: `make(bootstrap, mock=..., events=..., **sections)`."""
+    made = []
+
+    def make(bootstrap, events=1_200, **sections):
+        sections["kafka"] = {"client": QUICK, **sections.get("kafka", {})}
+        made.append(Live(tmp_path, bootstrap, fresh_redis, fold.drifting(events), **sections))
+        return made[-1]
+
+    yield make
+    for live in made:
+        live.__exit__()
+
+
+@pytest.fixture
+def on_mock(make, mock_kafka):
+    return lambda **sections: make(mock_kafka.bootstrap_servers, mock=mock_kafka, **sections)
+
+
+def pieces(values, n):
+    size = -(-len(values) // n)
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+# ---- passing troubles ---------------------------------------------------------------------------------
+
+
+def test_kafka_commit_errors(on_mock, mock_kafka, caplog):
+    """The mirror of the offsets fails in every way; the state takes no notice."""
+    live = on_mock()
+    parts = pieces(live.log.values, 6)
+    node = live.start()
+    errors = (
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.OFFSET_METADATA_TOO_LARGE,
+        KafkaError.UNKNOWN,
+    )
+    for part, error in zip(parts, errors, strict=True):
+        mock_kafka.inject(8, error, error)
+        live.produce(part)
+        live.until_folded(node)
+    node.stop()
+    assert "offsets were not mirrored to the group" in caplog.text
+    live.assert_as_undisturbed()
+
+
+def test_kafka_away(on_mock, mock_kafka):
+    """Fetches fail, connections break, the broker is gone, the coordinator moves: offsets stay contiguous."""
+    live = on_mock()
+    parts = pieces(live.log.values, 4)
+    live.produce(parts[0])
+    node = live.start()
+    live.until_folded(node)
+    errors = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.REQUEST_TIMED_OUT, KafkaError.UNKNOWN)
+    mock_kafka.inject(1, *errors * 3)
+    live.produce(parts[1])
+    live.until_folded(node)
+    moved = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE]
+    mock_kafka.inject(8, *moved)
+    mock_kafka.inject(10, *moved)
+    live.produce(parts[2])
+    live.until_folded(node)
+    mock_kafka.down()
+    turned = node.app.worker.patience.turned_at
+    node.until(lambda: node.app.worker.patience.turned_at > turned + 0.5, "half a second of turns")
+    assert node.get("/livez")[0] == 200
+    mock_kafka.up()
+    live.produce(parts[3])
+    live.until_folded(node)
+    node.stop()
+    assert live.learner().ledger.partitions[0].gaps == 0
+    live.assert_as_undisturbed()
+
+
+class OwnBroker:
+    """A broker that can be killed and started again on the same files and port."""
+
+    def __init__(self):
+        self._java = shutil.which("java")
+        if self._java is None:
+            missing("a Kafka of one's own needs Java 17")
+        self._files = Path(tempfile.mkdtemp(prefix="fluvial-kafka-"))
+        self.bootstrap = f"127.0.0.1:{(port := free_port())}"
+        self._config = self._files / "server.properties"
+        self._config.write_text(properties(self._files, port, free_port()))
+        self._base = [self._java, *JAVA, "-cp", f"{kafka_jars()}/*"]
+        words = ["format", "--standalone", "-t", uuid.uuid4().hex[:22], "-c", str(self._config)]
+        command = [*self._base, "kafka.tools.StorageTool", *words]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        self._leash = None
+
+    def start(self):
+        own = Path(tempfile.mkdtemp(prefix="fluvial-kafka-log-"))
+        self._leash = Leash([*self._base, "kafka.Kafka", str(self._config)], own)
+        wait_for(self.bootstrap, 60)
+
+    def kill(self):
+        if self._leash is not None:
+            self._leash.stop()
+        self._leash = None
+
+    def remove(self):
+        self.kill()
+        shutil.rmtree(self._files, ignore_errors=True)
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_kafka_broker_killed(make):
+    """A real broker is killed under the worker and comes back on the same log."""
+    broker = OwnBroker()
+    try:
+        broker.start()
+        live = make(broker.bootstrap)
+        first, second = pieces(live.log.values, 2)
+        live.produce(first)
+        node = live.start()
+        live.until_folded(node)
+        broker.kill()
+        turned = node.app.worker.patience.turned_at
+        node.until(lambda: node.app.worker.patience.turned_at > turned + 1.0, "a second of turns")
+        broker.start()
+        live.produce(second)
+        live.until_folded(node)
+        node.stop()
+        live.assert_as_undisturbed()
+    finally:
+        broker.remove()
+
+
+# ---- the log is another one, or not whole -----------------------------------------------------------
+
+
+@pytest.mark.kafka
+def test_kafka_offset_below_start(make, kafka_broker, caplog):
+    live = make(kafka_broker)
+    first, second = pieces(live.log.values, 2)
+    live.produce(first)
+    live.run_to_the_end()
+    live.produce(second)
+    delete_before(kafka_broker, live.topic, 0, 700)
+    with pytest.raises(OffsetLost, match=r"offset 600 is below its start .the log holds 700 to 1200"):
+        live.start().join()
+    assert live.checkpointed() == {0: 600}
+    [entry] = live.entries("refused")
+    assert entry["detail"]["error"] == "OffsetLost"
+
+    node = live.run_to_the_end(live.with_settings(kafka={"on_lost_offset": "earliest", "client": QUICK}))
+    assert node.view.incidents["events-lost"] == 1
+    [entry] = live.entries("events-lost")
+    assert entry["detail"] == {"events": 100, "from": 600, "to": 700}
+    assert "events 600 to 700 had left the log" in caplog.text
+    learner = live.learner()
+    ledger = learner.ledger.partitions[0]
+    assert (ledger.skipped, ledger.learned, ledger.balanced()) == (100, 1_100, True)
+    oracle = fold.genesis(live.settings)
+    for event in fold.decoded(live.settings, live.log.values):
+        if event.offset == 600:
+            oracle.skip(0, 700)
+        if not 600 <= event.offset < 700:
+            oracle.step(event)
+    fold.assert_same_fold(learner, oracle)
+
+
+@pytest.mark.kafka
+def test_kafka_topic_recreated(make, kafka_broker):
+    """Under the same name, with as many events: refused by its id, and the checkpoint stays."""
+    live = make(kafka_broker, events=300)
+    live.produce(live.log.values)
+    live.run_to_the_end()
+    delete_topic(kafka_broker, live.topic)
+    create_topic(kafka_broker, live.topic)
+    live.produce(live.log.values)
+    sequence = live.head("sequence")
+    with pytest.raises(TopologyChanged, match=r"topic id .*it was created again"):
+        live.start().join()
+    assert live.head("sequence") == sequence
+
+
+@pytest.mark.kafka
+def test_kafka_partitions_added(make, kafka_broker):
+    live = make(kafka_broker, events=300)
+    live.produce(live.log.values)
+    live.run_to_the_end()
+    admin = AdminClient({"bootstrap.servers": kafka_broker})
+    admin.create_partitions([NewPartitions(live.topic, 2)])[live.topic].result(20)
+    with pytest.raises(TopologyChanged, match="2 partitions, the checkpoint is of 1"):
+        live.start().join()
+
+
+def test_kafka_another_cluster(on_mock, make):
+    """The address leads to another cluster that has a topic of that name."""
+    live = on_mock(events=300)
+    live.produce(live.log.values)
+    live.run_to_the_end()
+    with EmbeddedKafka({live.topic: 1, f"{live.topic}.dead-letters": 1}) as other:
+        elsewhere = live.with_settings(kafka={"bootstrap_servers": other.bootstrap_servers})
+        with pytest.raises(TopologyChanged, match="cluster"):
+            live.start(elsewhere).join()
+        live.nodes.clear()
+
+
+def test_kafka_quiet_partition(on_mock):
+    """One partition falls silent; its last events are in a checkpoint by time, and never learned again."""
+    live = on_mock(partitions=2)
+    values = live.log.values
+    live.produce(values[:10], 1)
+    live.produce(values[10:600], 0)
+    node = live.start()
+    live.until_folded(node)  # no event follows: only time can have made it
+    live.produce(values[600:], 0)
+    live.until_folded(node)
+    node.stop()
+    again = live.run_to_the_end()
+    assert again.view.batches == 0
+    ledger = live.learner().ledger.partitions
+    assert [(e.learned, e.next, e.balanced()) for _, e in sorted(ledger.items())] == [
+        (len(values) - 10, len(values) - 10, True),
+        (10, 10, True),
+    ]
+
+
+# ---- dead letters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.kafka
+def test_dead_letter_topic_missing(make, kafka_broker, caplog):
+    """Back-pressure: no checkpoint goes past a letter that is not out, and nothing is dropped."""
+    caplog.set_level(logging.INFO)
+    live = make(kafka_broker, letters=False)
+    first, second = pieces(live.log.values, 2)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    live.produce([b"not json", *second])
+    said = node.until_not_ready("dead letters wait for")
+    assert f"{live.topic}.dead-letters" in said
+    assert "does not exist" in said
+    assert live.checkpointed()[0] <= len(first)
+    create_topic(kafka_broker, f"{live.topic}.dead-letters")
+    live.until_folded(node)
+    node.stop()
+    [letter] = read_topic(kafka_broker, f"{live.topic}.dead-letters")
+    assert letter.value() == b"not json"
+    folded = fold.fold(live.settings, [*first, b"not json", *second])
+    fold.assert_same_fold(live.learner(), folded.learner)
