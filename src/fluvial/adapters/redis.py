@@ -225,8 +225,7 @@ class Server:
                 f"{at} refused the login: check redis.username and redis.password ({text})"
             )
         if isinstance(error, _TRANSIENT) or _TRANSIENT_CODE.search(text):
-            hint = "; check redis.ca_file, and the server's certificate" if _TLS.search(text) else ""
-            return StoreUnavailable(f"{at} is not available: {text}{hint}")
+            return StoreUnavailable(f"{at} is not available: {text}{_hint(text)}")
         if isinstance(error, exceptions.NoPermissionError) or _DENIED_IN_SCRIPT in text:
             return StoreError(
                 f"{at}: redis.username may not do that; docs/security.md has the rights that the service "
@@ -235,6 +234,15 @@ class Server:
         if isinstance(error, exceptions.AskError | exceptions.ClusterCrossSlotError):
             return StoreError(f"{at} is a cluster: write redis.url as redis+cluster:// ({text})")
         return StoreError(f"{at}: {text}")
+
+
+def _hint(text: str) -> str:
+    """What to look at besides waiting, where the client's own words mislead or fall short."""
+    if _TLS.search(text):
+        return "; check redis.ca_file, and the server's certificate"
+    if "Cluster mode is not enabled" in text:  # what the client makes of a refusal, too
+        return ", or redis.username may not ask for the cluster's nodes (docs/security.md)"
+    return ""
 
 
 class RedisStore:
