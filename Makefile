@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo bench bench-learning clean
+.PHONY: help install check format test demo chaos soak mutants fuzz bench bench-learning clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r a b; do printf '  make %-16s %s\n' "$$a" "$$b"; done
@@ -32,6 +32,18 @@ test: install  ## the tests (what is missing on this machine is skipped, with it
 
 demo: install  ## a minute of drifting events through the real worker, with no server
 	@$(BIN)/fluvial demo
+
+chaos: install  ## faults at random on real workers, Kafka and Redis, and a verdict (ARGS="--seed 7 --workers 3")
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+soak: install  ## an hour at a steady rate: do memory, handles and threads stay flat? (ARGS="--minutes 10")
+	@PYTHONPATH=tests $(BIN)/python -m chaos.soak $(ARGS)
+
+mutants: install  ## builds broken on purpose, each of which the tests must fail (ARGS="--only no-mac-check")
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
+
+fuzz: install  ## a million mutated payloads through decoder and worker (ARGS="--events 100_000 --processes 2")
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
 bench: install  ## speed against River alone and against what one would write instead (needs Kafka and Redis)
 	@$(BIN)/python benchmarks/speed.py

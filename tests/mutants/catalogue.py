@@ -1,0 +1,388 @@
+"""Every mutant: its name, what a user would lose, the edits, and the tests that must fail."""
+
+from __future__ import annotations
+
+from mutants import Edit, Mutant
+
+SRC = "src/fluvial"
+SCRIPTS = f"{SRC}/adapters/scripts"
+OWNER = "head[1] ~= ARGV[1] or head[2] ~= ARGV[2]"
+"""How a script tells a stranger from the shard's writer."""
+
+COMMIT_FIRST = """parts.source.commit(shard.offsets, f"{shard.sequence}:{shard.claim.epoch}")
+            # Sealed once: a repeated save must be the same one"""
+LEARN_FIRST = """if event.y is not None:
+            self._learn(event, event.y)
+        answers = self._predict(event)
+"""
+PYTHONS_JSON = (
+    "(lambda kind: lambda value: msgspec.convert(__import__('json').loads(value), kind))"
+    "(self._struct(root, (), 'n0'))"
+)
+
+
+def mutant(name: str, loses: str, edits: list[tuple[str, str, str]], *tests: str) -> Mutant:
+    """Shorthand: paths relative to the package, scripts by their name, tests relative to `tests/`."""
+    placed = [(f"{SCRIPTS}/{p}" if p.endswith(".lua") else f"{SRC}/{p}", old, new) for p, old, new in edits]
+    return Mutant(name, loses, tuple(Edit(*edit) for edit in placed), tuple(f"tests/{t}" for t in tests))
+
+
+SAVING = [
+    mutant(
+        "offsets-before-state",
+        "a crash between the two: Kafka says that events were learned which no checkpoint holds",
+        [
+            (
+                "keeper.py",
+                "# Sealed once: a repeated save must be the same one",
+                COMMIT_FIRST,
+            )
+        ],
+        "test_saving_order.py::test_kafka_is_told_what_is_saved_and_nothing_else",
+    ),
+    mutant(
+        "scores-not-flushed",
+        "a crash after the checkpoint: scores of the events before it are never published",
+        [
+            (
+                "keeper.py",
+                "self._persist(self.publisher.flush)\n            self._persist(lambda: parts.sink.flush",
+                "self._persist(lambda: parts.sink.flush",
+            )
+        ],
+        "test_saving_order.py::test_scores_are_out_before_the_checkpoint_that_is_past_them",
+    ),
+    mutant(
+        "letters-not-flushed",
+        "a crash after the checkpoint: dead letters of the events before it are lost",
+        [
+            (
+                "keeper.py",
+                "self._persist(lambda: parts.sink.flush(parts.settings.redis.timeout_seconds))",
+                "pass",
+            )
+        ],
+        "test_saving_order.py::test_dead_letters_are_out_before_the_checkpoint_that_is_past_them",
+    ),
+    mutant(
+        "live-model-probed",
+        "a checkpoint that does not survive loading is found at the restart, when it is too late",
+        [("learner.py", "members = self._crew.load(dumped)", "members = self.mixture.members")],
+        "test_saving_order.py::test_probe_answers_are_those_of_the_dump",
+        "test_saving_order.py::test_a_checkpoint_asks_the_live_model_nothing",
+    ),
+    mutant(
+        "probes-not-compared",
+        "a model that does not survive loading goes on with other answers, in silence",
+        [("shard.py", "compare(opened.answers, answers, exact=opened.portable)", "pass")],
+        "test_saving_order.py::test_a_model_that_does_not_survive_loading_is_refused",
+    ),
+    mutant(
+        "no-mac-check",
+        "whoever can write to Redis decides what the model says",
+        [
+            (
+                "checkpoint.py",
+                " or not any(hmac.compare_digest(key.mac(blob[:end]), mac) for key in known)",
+                "",
+            )
+        ],
+        "test_checkpoint.py::test_every_altered_byte_is_refused_in_every_region",
+        "test_checkpoint.py::test_keys_rotate_and_a_foreign_one_is_named",
+    ),
+    mutant(
+        "any-class-loaded",
+        "whoever can write to Redis runs code in the worker, where no key is set",
+        [
+            (
+                "models/unpickle.py",
+                "if (module, name) not in ALLOWED and (module, name) not in extra:",
+                "if False:",
+            ),
+            ("models/unpickle.py", "        if not own:\n", "        if False:\n"),
+        ],
+        "test_attacks.py::test_nothing_runs",
+    ),
+    mutant(
+        "lost-state-begins-afresh",
+        "an empty or wrong Redis: the model is forgotten and nobody is asked",
+        [("shard.py", 'if lost and self._settings.checkpoint.on_lost_state == "fail":', "if False:")],
+        "test_worker.py::test_a_lost_store_is_refused",
+    ),
+]
+
+STATE = [
+    mutant(
+        f"state-without-{what}",
+        loses,
+        [("learner.py", old, new)],
+        "test_learner.py::test_the_same_from_any_checkpoint_on" + case,
+    )
+    for what, loses, old, new, case in (
+        (
+            "detectors",
+            "drifts around a restart are noticed late or never",
+            '"monitor": self.monitor.state(),',
+            '"monitor": None,',
+            "[reset-linear]",
+        ),
+        (
+            "pending-rows",
+            "up to 31 events before each checkpoint are never evaluated or watched",
+            '"rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],',
+            '"rows": [],',
+            "[observe-linear]",
+        ),
+        (
+            "weights",
+            "after a restart the mixture has forgotten who was right",
+            '"weights": list(self.mixture.weights),',
+            '"weights": [1.0 / len(self.mixture.weights)] * len(self.mixture.weights),',
+            "[reweight-linear]",
+        ),
+        (
+            "memory",
+            "after a restart a reset has nothing to warm the fresh model on",
+            '"memory": self.memory.state(),',
+            '"memory": Memory().state(),',
+            "[reset-linear]",
+        ),
+        (
+            "age-of-the-model",
+            "after a restart a change is dated back into the time of another model",
+            '"fresh_at": self._fresh_at,',
+            '"fresh_at": 0,',
+            "[reset-linear]",
+        ),
+    )
+]
+
+FENCES = [
+    mutant(
+        "no-fence-on-save",
+        "a worker that was replaced overwrites the checkpoints of its successor",
+        [
+            ("flip.lua", "head[1] == ARGV[1] and head[2] == ARGV[2]", "true"),
+            (
+                "adapters/redis.py",
+                "if (self.epoch, self.token) != (str(claim.epoch), claim.token):",
+                "if False:",
+            ),
+        ],
+        "contracts/test_store.py::test_an_older_owner_is_fenced_everywhere_and_changes_nothing",
+    ),
+    *(
+        mutant(
+            f"no-fence-on-{what}",
+            loses,
+            [(script, f"if {OWNER} then", "if false then")],
+            "contracts/test_store.py::test_an_older_owner_is_fenced_everywhere_and_changes_nothing",
+        )
+        for what, script, loses in (
+            ("scores", "publish.lua", "a worker that was replaced overwrites newer scores with its own"),
+            ("journal", "journal.lua", "a worker that was replaced writes history"),
+            ("forgetting", "forget.lua", "a worker that was replaced deletes its successor's checkpoints"),
+        )
+    ),
+    mutant(
+        "epoch-without-token",
+        "a failover of Redis reaches an epoch twice: two writers at once",
+        [
+            ("flip.lua", "head[1] == ARGV[1] and head[2] == ARGV[2]", "head[1] == ARGV[1]"),
+            ("publish.lua", OWNER, "head[1] ~= ARGV[1]"),
+            (
+                "adapters/redis.py",
+                "if (self.epoch, self.token) != (str(claim.epoch), claim.token):",
+                "if self.epoch != str(claim.epoch):",
+            ),
+        ],
+        "contracts/test_store.py::test_an_equal_epoch_with_another_token_is_fenced",
+    ),
+    mutant(
+        "lease-kept-across-a-stall",
+        "a worker that hangs keeps the others standing by for hours",
+        [("topic_scope.py", "int(seconds * 1_000)", "int(seconds * 1_000_000)")],
+        "test_saving_order.py::test_a_loop_that_stalls_loses_its_lease",
+    ),
+    mutant(
+        "claim-not-idempotent",
+        "a claim whose answer was lost fences the worker against itself",
+        [("claim.lua", "if head[1] ~= ARGV[1] then\n  epoch", "if true then\n  epoch")],
+        "contracts/test_store.py::test_a_claim_raises_the_epoch_and_the_same_token_does_not",
+    ),
+    mutant(
+        "save-applied-twice",
+        "a save whose answer was lost is journalled twice and drops the older generation",
+        [
+            ("flip.lua", "if owner and wanted == stored and head[4] == ARGV[4] then", "if false then"),
+            ("flip.lua", "wanted ~= stored + 1 then", "(wanted ~= stored + 1 and wanted ~= stored) then"),
+        ],
+        "test_redis_store.py::test_a_late_duplicate_of_a_flip_changes_nothing",
+    ),
+    mutant(
+        "publish-applied-twice",
+        "a delayed duplicate of a batch puts older scores over newer ones",
+        [
+            ("publish.lua", "if done then return {'done'} end", ""),
+            ("publish.lua", "if not ahead then return marks end", ""),
+        ],
+        "contracts/test_store.py::test_a_stale_claim_of_the_same_owner_does_not_go_back_either",
+    ),
+    mutant(
+        "journal-applied-twice",
+        "an entry whose answer was lost stands in the journal twice",
+        [("journal.lua", "if head[3] == ARGV[3] then", "if false then")],
+        "contracts/test_store.py::test_the_same_entries_again_at_once_are_told_once",
+    ),
+    mutant(
+        "upload-over-a-live-blob",
+        "a delayed duplicate of an upload: the newest checkpoint expires after five minutes",
+        [("adapters/redis.py", 'value, "NX", "EX", UPLOAD_SECONDS', 'value, "EX", UPLOAD_SECONDS')],
+        "test_redis_store.py::test_a_late_duplicate_of_an_upload_cannot_put_the_expiry_back",
+    ),
+]
+
+LOG = [
+    mutant(
+        "no-seek-on-assignment",
+        "reading goes on from Kafka's committed offset: events are lost or learned twice after a crash",
+        [
+            (
+                "adapters/kafka/source.py",
+                "self._assigned = [TopicPartition(self.topic, p, offset) for",
+                "self._assigned = [TopicPartition(self.topic, p) for",
+            )
+        ],
+        "contracts/test_source.py::test_commit_is_mirrored_with_metadata_and_never_resumed_from",
+        "contracts/test_source.py::test_reads_from_the_stated_offset_in_order",
+    ),
+    mutant(
+        "lost-offsets-jumped-over",
+        "events that left retention before they were read are skipped without a word",
+        [("adapters/kafka/source.py", '"auto.offset.reset": "error"', '"auto.offset.reset": "earliest"')],
+        "test_kafka_source.py::test_evicted_offsets_are_lost_and_said_once",
+    ),
+    mutant(
+        "order-of-offsets-unchecked",
+        "a record that comes twice is learned twice",
+        [("ledger.py", "if offset < ledger.next:", "if False:")],
+        "test_learner.py::test_an_offset_never_comes_twice",
+    ),
+    mutant(
+        "order-not-summed",
+        "nobody can tell in which order the partitions were folded",
+        [("ledger.py", "* MULTIPLIER) & MASK", "* 1) & MASK")],
+        "test_learner.py::test_the_order_of_partitions_has_a_checksum",
+    ),
+]
+
+INPUT = [
+    mutant(
+        "validation-off",
+        "strings, objects and absurd numbers reach the model, which is ruined for good",
+        [
+            (
+                "codec/compiled.py",
+                "return Annotated[float, Meta(ge=feature.low, le=feature.high)]",
+                "return Any",
+            )
+        ],
+        "test_bad_input.py::test_each_is_refused_with_its_reason[1e308]",
+        "test_bad_input.py::test_each_is_refused_with_its_reason[a string for a number]",
+        "test_fuzz.py::test_a_short_run_finds_nothing",
+    ),
+    mutant(
+        "nan-let-through",
+        "one NaN ruins a linear model for good",
+        [
+            (
+                "codec/compiled.py",
+                'msgspec.json.Decoder(self._struct(root, (), "n0")).decode',
+                PYTHONS_JSON,
+            )
+        ],
+        "test_bad_input.py::test_each_is_refused_with_its_reason[NaN]",
+        "test_fuzz.py::test_the_corpus_is_answered_as_it_says",
+    ),
+    mutant(
+        "unknown-fields-pass",
+        "a misspelt field is ignored, and the model learns without it",
+        [("codec/compiled.py", "forbid_unknown_fields=not node.open", "forbid_unknown_fields=False")],
+        "test_bad_input.py::test_each_is_refused_with_its_reason[an unknown feature]",
+        "test_fuzz.py::test_the_corpus_is_answered_as_it_says",
+    ),
+    mutant(
+        "refused-events-are-learned",
+        "a refused event leaves its mark on the state",
+        [
+            (
+                "learner.py",
+                "self.ledger.advance(partition, offset).dead += 1",
+                "self.ledger.advance(partition, offset).dead += 1\n        self.monitor.restart()",
+            )
+        ],
+        "test_fuzz.py::test_a_short_run_finds_nothing",
+    ),
+]
+
+FOLD = [
+    mutant(
+        "learning-before-predicting",
+        "scores and metrics that are too good: the model had seen the label",
+        [
+            (
+                "learner.py",
+                "answers = self._predict(event)\n",
+                LEARN_FIRST,
+            ),
+            ("learner.py", "        self._learn(event, y)\n        return Outcome", "        return Outcome"),
+        ],
+        "test_learner.py::test_predicts_before_it_learns",
+        "test_learner.py::test_observe_is_plain_river[linear]",
+    ),
+    mutant(
+        "labels-as-strings",
+        "other answers after every restart: River's sets of strings have another order in each process",
+        [
+            ("mixture.py", "values = tuple([answer.get(k, 0.0)", 'values = tuple([answer.get(f"c{k}", 0.0)'),
+            (
+                "mixture.py",
+                "self.teach: Teach = model.learn_one",
+                'self.teach: Teach = lambda x, y, **w: model.learn_one(x, f"c{y}", **w)',
+            ),
+        ],
+        "test_learner.py::test_labels_enter_river_as_indices_and_come_back_as_names",
+    ),
+    mutant(
+        "blocks-cut-by-batches",
+        "metrics that differ after a crash, since sums depend on how events came",
+        [("evaluation.py", "if len(pending) >= BLOCK:", "if pending:")],
+        "test_evaluation.py::test_batches_make_no_difference",
+    ),
+    mutant(
+        "clock-cut-by-the-policy",
+        "drifts are noticed at other events than the detectors say",
+        [("learner.py", "if len(rows) >= CLOCK:", "if len(rows) >= CLOCK or self.events % 700 == 0:")],
+        "test_learner.py::test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock",
+    ),
+    mutant(
+        "fused-in-another-order",
+        "the fast way answers otherwise than River: a resumed model is another one",
+        [("fused.py", 'f"w{k} * z{k}" for k in features', 'f"w{k} * z{k}" for k in reversed(features)')],
+        "test_fused.py::test_equal_to_river_to_the_bit",
+    ),
+    mutant(
+        "fused-numbers-not-settled",
+        "a checkpoint of what the model was when its fast way began",
+        [("mixture.py", "            self._settle()\n", "            pass\n")],
+        "test_fused.py::test_resumed_from_a_pickle_at_any_event",
+    ),
+    mutant(
+        "offender-folded-again",
+        "an event on which the model raises is met for ever",
+        [("keeper.py", "if poisoned and ", "if False and ")],
+        "test_worker.py::test_an_event_on_which_the_model_raises_is_left_out_bit_for_bit",
+    ),
+]
+
+MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD)

@@ -1,0 +1,193 @@
+"""What comes before what when a checkpoint is made: nothing that it is past may still be on its way."""
+
+import hashlib
+import threading
+import time
+
+import msgspec
+import pytest
+
+from fluvial.adapters.memory_log import MemorySink, MemorySource
+from fluvial.adapters.memory_store import MemoryStore
+from fluvial.checkpoint import Expectation, seal, unseal
+from fluvial.errors import CheckpointRefused
+from fluvial.shard import signing_keys
+from fluvial.worker import SHARD
+from support import fold
+from test_worker import SECONDS, Bench
+
+ASKED = {"factory": "support.odd_models:Asked", "allow": ["support.odd_models:Asked"]}
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Bench(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for running in (r for b in made for r in b.running):
+        running.worker.stop()
+        running.thread.join(SECONDS)
+
+
+def test_kafka_is_told_what_is_saved_and_nothing_else(bench):
+    b = bench()
+    told = []
+
+    class Telling(MemorySource):
+        def commit(self, offsets, metadata):
+            stored = b.backing.shards[SHARD]
+            told.append((dict(offsets), dict(stored.head.offsets), metadata, stored.head.sequence))
+            super().commit(offsets, metadata)
+
+    b.run_to_the_end(source=Telling(b.topic, "orders"))
+    assert len(told) > 2
+    for committed, saved, metadata, sequence in told:
+        assert committed == saved
+        assert metadata.startswith(f"{sequence}:")
+    assert b.topic.commits["orders"][0].offset == b.offset() == 1_200
+
+
+class Watching(MemoryStore):
+    """Looks, at each save, whether what the checkpoint is past has arrived."""
+
+    def __init__(self, backing, late):
+        super().__init__(backing)
+        self.late = late
+        self.saves = []
+
+    def save(self, claim, sequence, blob, offsets, entries, versions):
+        self.saves.append(self.late(offsets[0]))
+        super().save(claim, sequence, blob, offsets, entries, versions)
+
+
+def test_scores_are_out_before_the_checkpoint_that_is_past_them(bench):
+    """A batch's scores wait for the save, if that does not wait for them."""
+    b = bench()
+    saving = threading.Event()
+
+    class Slow(Watching):
+        def save(self, *args):
+            saving.set()
+            super().save(*args)
+
+        def publish(self, claim, scores):
+            saving.clear()
+            saving.wait(0.04)
+            return super().publish(claim, scores)
+
+    def late(offset):
+        return [f"e{n}" for n in range(offset) if b.backing.score(f"e{n}") is None]
+
+    store = Slow(b.backing, late)
+    b.run_to_the_end(store=store)
+    assert len(store.saves) > 2
+    assert not [missing[:5] for missing in store.saves if missing]
+
+
+def test_dead_letters_are_out_before_the_checkpoint_that_is_past_them(bench):
+    b = bench(fold.drifting(20))
+    bad = range(20, 420, 2)
+    for offset in range(20, 420):
+        b.append([b"not json" if offset in bad else fold.wire(offset, *b.log.events[0])])
+
+    class Lazy(MemorySink):
+        """Acknowledges only when it is made to."""
+
+        def send(self, letters):
+            self._waiting += letters
+
+    b.sink = Lazy()
+
+    def late(offset):
+        return {n for n in bad if n < offset} - {letter.offset for letter in b.sink.letters}
+
+    store = Watching(b.backing, late)
+    b.run_to_the_end(store=store)
+    assert len(b.sink.letters) == len(bad)
+    assert not any(store.saves)
+
+
+# --- what a checkpoint is asked --------------------------------------------------------------------
+
+
+def test_probe_answers_are_those_of_the_dump():
+    log = fold.drifting(600)
+    settings = fold.settings(log, "linear")
+    learner = fold.genesis(settings)
+    events = fold.decoded(settings, log.values)
+    for event in events[:300]:
+        learner.step(event)
+    dumped = learner.state()["members"]
+    for event in events[300:]:
+        learner.step(event)
+    (row,) = learner.spec.load(dumped)
+    answers = [row[-1].predict_proba_one(x) for x, _, _ in learner.memory.newest(16)]
+    assert learner.probe(dumped) == [(answer[False], answer[True]) for answer in answers]
+
+
+def test_a_checkpoint_asks_the_live_model_nothing(bench):
+    """What this model says depends on how often it was asked."""
+    b = bench(factory=ASKED, policy="observe")
+    b.run_to_the_end()
+    folded = b.assert_as_undisturbed()
+    counts = [learner.mixture.members[0].model.counts for learner in (b.learner(), folded.learner)]
+    assert counts[0] == counts[1]
+    assert counts[0]["asked"] == 1_200
+
+
+def with_other_answers(b):
+    """The newest checkpoint, correctly signed, with other answers than its model gives."""
+    stored = b.backing.shards[SHARD]
+    keys = signing_keys(b.settings)
+    expect = Expectation(b.settings.service, SHARD, b.settings.schema.hash, "0.26.1")
+    opened = unseal(stored.blobs[0], expect, keys)
+    answers = [tuple(reversed(answer)) for answer in opened.answers]
+    assert answers != list(opened.answers)
+    blob = seal(opened.payload, opened.header, answers, keys[0], 10**9)
+    stored.blobs[:] = [blob, *stored.blobs[1:]]
+    stored.head = msgspec.structs.replace(stored.head, digest=hashlib.sha256(blob).hexdigest())
+
+
+def test_a_model_that_does_not_survive_loading_is_refused(bench):
+    b = bench()
+    b.run_to_the_end()
+    with_other_answers(b)
+    b.backing.shards[SHARD].blobs[1:] = []
+    running = b.start("two")
+    with pytest.raises(CheckpointRefused, match="answers probe 0"):
+        running.join()
+    b.settings = b.with_settings(checkpoint={"on_refused": "try"})
+    b.append([fold.wire(1_200, *b.log.events[0])])
+    b.run_to_the_end(owner="three")
+    assert "answers-differ" in b.kinds()
+
+
+# --- the lease -------------------------------------------------------------------------------------
+
+
+def test_a_loop_that_stalls_loses_its_lease(bench):
+    """While it hangs in a batch nothing renews the lease, so that another worker can go on."""
+    b = bench()
+    stalled, go = threading.Event(), threading.Event()
+
+    class Stalling(MemorySource):
+        def poll(self, limit, seconds):
+            if b.offset() > 0 and not stalled.is_set():
+                stalled.set()
+                go.wait(SECONDS)
+            return super().poll(limit, seconds)
+
+    b.start("one", source=Stalling(b.topic, "orders"))
+    store = MemoryStore(b.backing)
+    assert stalled.wait(SECONDS)
+    assert store.lease_holder(SHARD) == "one"
+    until = time.monotonic() + 20 * b.settings.worker.lease_seconds
+    while store.lease_holder(SHARD) is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    free = store.lease_holder(SHARD) is None
+    go.set()
+    assert free, "the lease outlived its time although nothing renewed it"
