@@ -69,6 +69,7 @@ class Node:
 
     def get(self, path):
         """Status and body of a request to the port of its metrics."""
+        self.until(lambda: self.app.metrics is not None, "a port")
         host, port = self.app.metrics.address
         try:
             with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
