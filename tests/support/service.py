@@ -64,6 +64,7 @@ class Service:
         log,
         factory,
         policy="observe",
+        /,  # a section may be called `redis`
         *,
         partitions=1,
         letters=None,

@@ -70,10 +70,9 @@ REFUSED = frozenset(
 
 _LOGIN = "check sasl.username, sasl.password and sasl.mechanism in [kafka.client] and [kafka.client_files]"
 REMEDIES = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Read on the topic that it learns from, and Write "
-    "on the dead-letter topic",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Read on the topic, or Write where it writes",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this user Read on the group (kafka.group)",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user Write on the dead-letter topic",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user Write on the topic that it writes to",
     KafkaError.SASL_AUTHENTICATION_FAILED: _LOGIN,
     KafkaError.UNSUPPORTED_SASL_MECHANISM: _LOGIN,
     KafkaError.ILLEGAL_SASL_STATE: _LOGIN,
@@ -243,6 +242,15 @@ class Client:
         if "SSL" in said + last:
             last += "; check ssl.ca.location in [kafka.client], and the broker's certificate"
         return SourceUnavailable(f"{doing} at {self.servers}: {said}{last}")
+
+    def take_reports(self, producer: Any, seconds: float, doing: str) -> None:
+        """Take what a producer has to report. Raises SourceFatal when it cannot go on."""
+        try:
+            producer.poll(seconds)
+        except KafkaException as error:  # it failed for good before it could report
+            raise self.explain(error.args[0], doing) from None
+        if self.fatal is not None and self.fatal.fatal():
+            raise self.explain(self.fatal, doing)
 
     def topic(self, lister: Any, topic: str, seconds: float) -> tuple[str, list[int]]:
         """Cluster id and a topic's partitions. Raises SourceUnavailable, SourceFatal (no such topic)."""

@@ -75,7 +75,7 @@ class KafkaProducer:
             try:
                 self._producer.produce(self.topic, value, key, partition, on_delivery=self._delivered)
             except BufferError:
-                self._producer.poll(0.1)
+                self.poll(0.1)
             except KafkaException as error:
                 raise SourceFatal(self._client.log.hide(error.args[0].str())) from None
             else:
@@ -84,12 +84,15 @@ class KafkaProducer:
             raise self._client.explain(self._client.fatal, f"writing to {self.topic!r}")
 
     def poll(self, seconds: float = 0.0) -> None:
-        """Take the broker's acknowledgements."""
-        self._producer.poll(seconds)
+        """Take the broker's acknowledgements. Raises SourceFatal."""
+        self._client.take_reports(self._producer, seconds, f"writing to {self.topic!r}")
 
     def flush(self, seconds: float) -> int:
-        """Wait for the acknowledgements; how many are still outstanding."""
-        return int(self._producer.flush(seconds))
+        """Wait for the acknowledgements; how many are still outstanding. Raises SourceFatal."""
+        try:
+            return int(self._producer.flush(seconds))
+        except KafkaException as error:
+            raise self._client.explain(error.args[0], f"writing to {self.topic!r}") from None
 
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         if error is None:

@@ -155,9 +155,7 @@ class KafkaSink:
     def _step(self, seconds: float) -> None:
         """Hand letters to the client and take its reports."""
         self._push()
-        self._producer.poll(seconds)
-        if self._client.fatal is not None and self._client.fatal.fatal():
-            raise self._client.explain(self._client.fatal, f"writing dead letters to {self.topic!r}")
+        self._client.take_reports(self._producer, seconds, f"writing dead letters to {self.topic!r}")
 
     def _push(self) -> None:
         """Give the client what may go now: a refused letter waits for an empty line and goes alone."""
