@@ -201,7 +201,7 @@ def test_through_a_real_kafka_ten_megabytes_included(tmp_path, kafka_broker, red
         assert service.run_to_the_end(hash_seed=3) == 0
         assert_only_the_good(service.learner(), service.settings, log, bad)
         letters = {}
-        for message in read_topic(kafka_broker, service.settings.dead_letters):
+        for message in read_topic(kafka_broker, service.settings.dead_letter_topic):
             headers = dict(message.headers() or ())
             places = [v for n, v in headers.items() if n.endswith("offset")]
             letters[int(places[0])] = (message, headers)

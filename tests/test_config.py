@@ -91,9 +91,9 @@ def test_a_small_file_is_enough(write):
 
 def test_names_derived_from_others():
     settings = parse(table())
-    assert (settings.group, settings.dead_letters) == ("fluvial-churn", "clicks.dead-letters")
+    assert (settings.group, settings.dead_letter_topic) == ("fluvial-churn", "clicks.dead-letters")
     own = parse(table(kafka={"group": "g", "dead_letters": "d"}))
-    assert (own.group, own.dead_letters) == ("g", "d")
+    assert (own.group, own.dead_letter_topic) == ("g", "d")
 
 
 def test_the_environment_is_read_by_default(write, monkeypatch):

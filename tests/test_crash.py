@@ -284,7 +284,7 @@ def test_three_partitions_of_a_real_kafka_fold_as_recorded(rng, tmp_path, kafka_
         settings = service.settings
 
         def make(source):
-            sink = KafkaSink(settings.kafka, settings.dead_letters)
+            sink = KafkaSink(settings.kafka, settings.dead_letter_topic)
             return Watched(settings, source, sink, service.store(), f"w{rng.random()}")
 
         def source():

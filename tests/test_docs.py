@@ -48,7 +48,7 @@ def test_relative_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_exist(page):
-    named = re.findall(r"(?:`|^|\$ |bin/)fluvial ([a-z]+)\b", page.read_text(), re.MULTILINE)
+    named = re.findall(r"(?:`|^|\$ |bin/)fluvial ([a-z-]+)\b", page.read_text(), re.MULTILINE)
     assert set(named) <= set(COMMANDS)
 
 
@@ -72,7 +72,7 @@ def test_options_in_the_readme_exist(option):
     for line in lines:
         words = line.split()
         if words[0] == "fluvial":
-            source = (ROOT / "src" / "fluvial" / "cli" / f"{words[1]}.py").read_text()
+            source = (ROOT / "src" / "fluvial" / "cli" / f"{words[1].replace('-', '_')}.py").read_text()
             assert f'"{option}"' in source, f"{words[1]} has no {option}"
 
 

@@ -11,7 +11,7 @@ FLOORS = [
     {"types", "errors"},
     {"schema", "keys", "view", "roc"},
     {"config", "ports", "fused"},
-    {"codec", "models", "mixture", "drift", "evaluation", "streams"},
+    {"codec", "models", "mixture", "drift", "evaluation", "streams", "breaker"},
     {"policies", "ledger", "lineage", "memory"},
     {"crew", "checkpoint"},
     {"learner"},

@@ -56,7 +56,7 @@ def test_defaults_shown_equal_the_codes():
     bare = parse(tomllib.loads(text))
     shown = parse(tomllib.loads(with_defaults_uncommented(text)))
     assert shown.group == bare.group
-    assert shown.dead_letters == bare.dead_letters
+    assert shown.dead_letter_topic == bare.dead_letter_topic
     kafka = msgspec.structs.replace(shown.kafka, group="", dead_letters="")
     assert msgspec.structs.replace(shown, kafka=kafka) == bare
 

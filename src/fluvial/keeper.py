@@ -33,7 +33,7 @@ from fluvial.ports import Message, Sink, Source, Store
 from fluvial.publisher import Publisher
 from fluvial.shard import Opening
 from fluvial.tally import Tally
-from fluvial.types import Claim, DeadLetter, Entry, Rare, Score
+from fluvial.types import Claim, DeadLetter, Entry, Rare, Score, Trip
 from fluvial.view import INCIDENTS
 
 log = logging.getLogger("fluvial.worker")
@@ -42,6 +42,8 @@ T = TypeVar("T")
 MAX_ENTRIES = 10_000
 """Journal entries kept while no checkpoint can be saved; then the oldest give way, counted."""
 KEPT_VERSIONS = 10
+ASK_SECONDS = 1.0
+"""How often a paused worker asks whether a person has resumed it."""
 
 
 class TooManyModelErrors(FluvialError):
@@ -90,6 +92,9 @@ class Keeper:
         self._opening = Opening(parts.settings, parts.store, parts.source, partition)
         self.shard = self._persist(lambda: self._opening.open(claim))
         self._keep_opening_entries()
+        tripped = self._persist(parts.store.tripped)
+        self.shard.breaker.adopt(tripped.get(claim.shard))
+        self._ask_at = 0.0
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -116,6 +121,9 @@ class Keeper:
     def process(self, messages: Sequence[Message]) -> bool:
         """Fold one batch and hand over what came of it; False when the shard went back to its checkpoint."""
         started, waited = time.monotonic(), self._patience.waited
+        handled = self.shard.learner.ledger.handled()
+        if self.trip is not None:
+            return True  # they are read again once it is resumed
         try:
             scores = self._fold(messages)
         except ModelError as error:
@@ -127,12 +135,12 @@ class Keeper:
             self._persist(lambda: self.publisher.submit(claim, scores, oldest))
         self.pace.count(len(messages))
         self.tally.batches += 1
-        self.tally.events += len(messages)
+        self.tally.events += self.shard.learner.ledger.handled() - handled
         self.tally.busy_seconds += time.monotonic() - started - (self._patience.waited - waited)
         return True
 
     def _fold(self, messages: Sequence[Message]) -> list[tuple[str, Score]]:
-        """Decode and step each message. Raises ModelError."""
+        """Decode and step each message, until the flood breaker trips. Raises ModelError."""
         shard, poisoned = self.shard, self._poisoned
         decode, score_of, step = shard.codec.decode, shard.codec.score_of, shard.learner.step
         name, now, event = shard.claim.shard, time.time(), None
@@ -142,10 +150,12 @@ class Keeper:
             try:
                 event = decode(message.value(), message.key(), partition, offset, message.timestamp()[1])
             except BadEvent as bad:
-                self._refuse(message, bad.reason, bad.message)
+                if self._refuse(message, bad.reason, bad.message):
+                    break
                 continue
             if poisoned and (partition, offset) in poisoned:
-                self._refuse(message, Reason.MODEL, poisoned[partition, offset])
+                if self._refuse(message, Reason.MODEL, poisoned[partition, offset]):
+                    break
                 continue
             outcome = step(event)
             if event.key is not None and outcome.known:
@@ -157,9 +167,10 @@ class Keeper:
             self.tally.last_event_time = event.time
         return scores
 
-    def _refuse(self, message: Message, reason: Reason, why: str) -> None:
-        """Dead-letter one message and account for it."""
-        self.shard.learner.refuse(message.partition(), message.offset())
+    def _refuse(self, message: Message, reason: Reason, why: str) -> bool:
+        """Dead-letter one message and account for it; True when the flood breaker trips at it."""
+        learner = self.shard.learner
+        learner.refuse(message.partition(), message.offset())
         self.tally.dead_letters[reason] += 1
         letter = DeadLetter(
             topic=self._parts.source.topic,
@@ -171,8 +182,42 @@ class Keeper:
             timestamp_ms=message.timestamp()[1],
             reason=reason,
             message=why,
+            topic_id=self.shard.topology.topic_id,
         )
         self._persist(lambda: self._parts.sink.send([letter]))
+        place = learner.ledger.handled()
+        tripped = self.shard.breaker.refused(place, letter.partition, letter.offset, reason)
+        self.tally.trips += tripped
+        return tripped
+
+    # ---- the flood breaker -------------------------------------------------------------------
+
+    @property
+    def trip(self) -> Trip | None:
+        """Why nothing is folded now."""
+        return self.shard.breaker.trip
+
+    def held(self) -> Trip | None:
+        """Why nothing may be folded now, until a person resumes it; asks the store once a second.
+
+        The first time it makes everything before it durable. Raises Fenced.
+        """
+        trip = self.trip
+        if trip is None or time.monotonic() < self._ask_at:
+            return trip
+        first, claim = self._ask_at == 0.0, self.shard.claim
+        if first:
+            self.checkpoint()
+        if not self._persist(lambda: self._parts.store.trip(claim, trip)):
+            log.warning("resumed behind offset %d of partition %d", trip.offset, trip.partition)
+            self._ask_at = 0.0
+            self.shard.breaker.resumed()
+            self.pace.count(1)
+            return None
+        if first:
+            log.error("paused: %s. `fluvial dead-letters list`, then `fluvial resume`", trip.because)
+        self._ask_at = time.monotonic() + ASK_SECONDS
+        return trip
 
     def give_up_lost(self, lost: OffsetLost) -> None:
         """Go on from the log's start with the same model, when the settings say so; otherwise raise."""

@@ -9,6 +9,8 @@
 | `fluvial:{service}:published:<shard>` | hash | partition -> next offset without a published score |
 | `fluvial:{service}:journal` | stream, capped | everything rare that happened |
 | `fluvial:{service}:score:<key>` | string, EX | the latest score of a key, as JSON |
+| `fluvial:{service}:tripped` | hash | shard -> what the flood breaker paused it for |
+| `fluvial:{service}:redriven` | sorted set, capped | dead letters that were written back, by time |
 | `fluvial:{service}:scored:<bucket>` | HyperLogLog, EX | how many keys have a score, about |
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import re
 
+KEPT_REDRIVEN = 100_000
+"""Dead letters that are remembered as redriven: about ten megabytes."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -33,6 +37,8 @@ class Keys:
             raise ValueError(msg)
         self._root = "fluvial:{" + service + "}:"
         self.journal = self._root + "journal"
+        self.tripped = self._root + "tripped"
+        self.redriven = self._root + "redriven"
         self.score_prefix = self._root + "score:"
 
     def head(self, shard: str) -> str:

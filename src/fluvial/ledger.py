@@ -66,6 +66,10 @@ class Ledger:
         run = self.partitions[self._running].next * 1_021 + self._running + 1
         return ((self._runs + run) * MULTIPLIER) & MASK
 
+    def handled(self) -> int:
+        """Events accounted for; offsets that were skipped or never there are none."""
+        return sum(p.learned + p.scored + p.dead for p in self.partitions.values())
+
     def offsets(self) -> dict[int, int]:
         """The next offset of each partition."""
         return {p: ledger.next for p, ledger in self.partitions.items()}

@@ -31,6 +31,9 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         reasons.append(f"the loop has not turned for {time.monotonic() - worker.patience.turned_at:.0f} s")
     if waiting is not None:
         reasons.append(waiting)
+    held = worker.patience.held
+    if held is not None:
+        reasons.append(held)
     return WorkerView(
         service=worker.settings.service,
         task=worker.settings.schema.label.task,
@@ -38,7 +41,7 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         alive=alive,
         ready=bool(keepers) and not reasons,
         not_ready=tuple(reasons),
-        paused=bool(keepers) and waiting is not None,
+        paused=bool(keepers) and (waiting or held) is not None,
         started_at=worker.started_at,
         busy_seconds=sum(tally.busy_seconds for tally in tallies),
         batches=sum(tally.batches for tally in tallies),
@@ -83,6 +86,8 @@ def _shard(keeper: Keeper, source: Source) -> ShardView:
         reaction_times={what[1]: t for what, t in at.items() if what[0] == "reaction"},
         version_times={what[1]: t for what, t in at.items() if what[0] == "version"},
         dead_letters=dict(tally.dead_letters),
+        tripped=keeper.trip is not None,
+        trips=tally.trips,
         unpredicted=learner.evaluation.unpredicted - tally.counted_before["unpredicted"],
         nonfinite=learner.counts["non-finite"] - tally.counted_before["non-finite"],
         model_errors=tally.model_errors,

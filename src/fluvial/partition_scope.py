@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
-from fluvial.errors import Fenced, OffsetLost, SourceUnavailable
+from fluvial.errors import Fenced, OffsetLost, SourceUnavailable, StoreUnavailable
 from fluvial.keeper import Keeper
 from fluvial.ports import Member, Message
 from fluvial.scopes import Scope
@@ -42,10 +42,12 @@ class PartitionScope(Scope):
         """Whose work is under way: it cannot be given a last checkpoint from within."""
         self._renewed_at = 0.0
         source = self._member
+        self.patience.renew = self._renew_meanwhile
         self.patience.waiting_for = "joining the group"
         source.join(self._revoked)
         while not self.patience.stopping:
             self.patience.turn()
+            self._heed_breakers()
             try:
                 messages = self.poll()
             except (OffsetLost, SourceUnavailable) as report:
@@ -94,6 +96,16 @@ class PartitionScope(Scope):
             none = "standing by: the group gave this worker no partition"
             self.patience.waiting_for = None if self.keepers else none
 
+    def _heed_breakers(self) -> None:
+        """A paused shard pauses the worker: what floods one partition mostly floods them all."""
+
+        def work(keeper: Keeper) -> None:
+            self.heed_breaker(keeper, lambda: self._take([keeper]))
+
+        for partition in list(self.keepers):
+            self._guarded(partition, work)
+        self.hold()
+
     def _guarded(self, partition: int | None, work: Callable[[Keeper], None]) -> None:
         """Let a keeper work; when it is fenced, drop it alone."""
         keeper = self.keepers.get(partition)
@@ -116,6 +128,19 @@ class PartitionScope(Scope):
         shard, milliseconds = keeper.shard.claim.shard, self._lease_milliseconds
         if not self.patience.persist(lambda: self.parts.store.lease(shard, self.owner, milliseconds)):
             raise Fenced(f"shard {shard}: another worker holds the lease")
+
+    def _renew_meanwhile(self) -> None:
+        """Keep the leases while something else is away; who has lost one and waits is told so."""
+        if time.monotonic() - self._renewed_at < 1.0:
+            return
+        self._renewed_at = time.monotonic()
+        for keeper in list(self.keepers.values()):
+            try:
+                kept = self.parts.store.lease(keeper.shard.claim.shard, self.owner, self._lease_milliseconds)
+            except StoreUnavailable:
+                return  # then nobody else gets one either
+            if not kept and keeper is self._busy:
+                keeper.abandon()
 
     @property
     def _lease_milliseconds(self) -> int:

@@ -14,6 +14,9 @@ from fluvial.ports import Source
 log = logging.getLogger("fluvial.worker")
 T = TypeVar("T")
 
+PIECE_SECONDS = 0.25
+"""Between two renewals of the lease while something is waited for."""
+
 
 class Stopped(Exception):
     """The worker was told to stop while it waited."""
@@ -28,6 +31,10 @@ class Patience:
         self._stop_by: float | None = None
         self.waiting_for: str | None = "starting"
         """None while nothing keeps the worker from its work."""
+        self.held: str | None = None
+        """Why nothing is to be read although nothing is away: reading stays paused after an outage."""
+        self.renew: Callable[[], None] = lambda: None
+        """Called during an outage, to keep what would run out meanwhile. May raise Fenced."""
         self.turned_at = time.monotonic()
         """When the loop was last seen turning."""
         self.waited = 0.0
@@ -63,23 +70,25 @@ class Patience:
 
         Raises Stopped when told to stop and half the grace has passed, Fenced when `abandoned` says so.
         """
-        delay, was, began = 0.1, self.waiting_for, time.monotonic()
+        delay, waited, was, began = 0.1, False, self.waiting_for, time.monotonic()
         try:
             while True:
                 tried = time.monotonic()
                 try:
                     return action()
                 except (StoreUnavailable, SourceUnavailable) as error:
-                    self._away(error, first=delay <= 0.1)
-                    self._keep_alive(delay)
+                    self._away(error, first=not waited)
+                    waited = True
+                    self._keep_alive(delay, asks_store=isinstance(error, StoreUnavailable))
                     if abandoned():
                         raise Fenced("taken away during an outage") from error
                     delay = min(2.0, 2.0 * delay)
         finally:
             self.waited += tried - began
             # Also when it ends in another error that somebody answers: a full store, a lost offset.
-            if delay > 0.1:
-                self._source.resume()
+            if waited:
+                if self.held is None:
+                    self._source.resume()
                 self.waiting_for = was
                 log.info("the wait is over")
 
@@ -96,15 +105,20 @@ class Patience:
             self.waiting_for = str(error)
             log.warning("waiting: %s", error)
 
-    def _keep_alive(self, seconds: float) -> None:
-        """Let the Kafka client turn while nothing is consumed."""
-        self.turn()
-        try:
-            early = self._source.poll(1, seconds)
-        except (OffsetLost, SourceUnavailable) as report:
-            self.reports.append(report)
-        else:
-            if early:
-                raise SourceFatal("records came while reading was paused: a restart reads them again")
-        if time.monotonic() - self.turned_at < seconds / 2:  # nothing is assigned yet: it came back at once
-            time.sleep(seconds / 2)
+    def _keep_alive(self, seconds: float, *, asks_store: bool) -> None:
+        """Let the Kafka client turn while nothing is consumed; renew the lease where the store is there."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.turn()
+            if not asks_store:
+                self.renew()
+            piece = min(left, PIECE_SECONDS)
+            try:
+                early = self._source.poll(1, piece)
+            except (OffsetLost, SourceUnavailable) as report:
+                self.reports.append(report)
+            else:
+                if early:
+                    raise SourceFatal("records came while reading was paused: a restart reads them again")
+            if time.monotonic() - self.turned_at < piece / 2:  # nothing is assigned yet: it came back at once
+                time.sleep(piece / 2)

@@ -6,7 +6,7 @@ Each port has a real adapter and an in-memory twin in `adapters/`; one contract 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from fluvial.types import (
@@ -22,6 +22,7 @@ from fluvial.types import (
     Standing,
     StoreReport,
     Topology,
+    Trip,
 )
 
 
@@ -187,6 +188,30 @@ class Store(Protocol):
 
     def version_blob(self, shard: str, number: int) -> bytes | None:
         """The model that served as this version, if it is still kept."""
+
+    def trip(self, claim: Claim, trip: Trip) -> bool:
+        """Store and journal that the flood breaker paused the shard; the same trip again changes nothing.
+
+        False: a person has resumed this very trip. Raises Fenced.
+        """
+
+    def tripped(self) -> Mapping[str, Trip]:
+        """What paused a shard and is not resumed yet, by shard."""
+
+    def resume(self, shard: str, trip: Trip) -> bool:
+        """A person lets the shard go on; journalled. False: it is not this trip that pauses it (any more).
+
+        Needs no claim: it changes nothing that an owner writes.
+        """
+
+    def redriven(self, ids: Sequence[str]) -> Collection[str]:
+        """Those of these dead letters that were written back to their topic, as far as is remembered."""
+
+    def remember_redriven(self, ids: Sequence[str], run: int, entry: Entry | None) -> None:
+        """Remember dead letters as written back by the run that began at `run` (milliseconds, wall time).
+
+        `entry` is journalled with them. Of so many the oldest are forgotten (`keys.KEPT_REDRIVEN`).
+        """
 
     def forget(self, claim: Claim) -> None:
         """Remove head, blobs and published offsets of the shard: the start of a fresh lineage. Fenced."""

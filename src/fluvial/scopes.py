@@ -109,6 +109,24 @@ class Scope:
         """What a claim is told apart by."""
         return secrets.token_hex(16)
 
+    # ---- the flood breaker -------------------------------------------------------------------
+
+    def heed_breaker(self, keeper: Keeper, read_again: Callable[[], None]) -> None:
+        """Ask whether the flood breaker has paused the shard; once it is resumed, read on behind it."""
+        was = keeper.trip
+        if keeper.held() is None and was is not None:
+            read_again()
+
+    def hold(self) -> None:
+        """Read nothing while one of the shards is paused; an assignment meanwhile has begun to."""
+        trips = [keeper.trip for keeper in self.keepers.values() if keeper.trip is not None]
+        if trips:
+            self.patience.held = f"paused by the flood breaker until `fluvial resume`: {trips[0].because}"
+            self.parts.source.pause()
+        elif self.patience.held is not None:
+            self.patience.held = None
+            self.parts.source.resume()
+
     # ---- reading -----------------------------------------------------------------------------
 
     def poll(self) -> Sequence[Message]:

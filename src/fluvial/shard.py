@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fluvial.breaker import Breaker
 from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare, runtime, seal, unseal
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
@@ -89,6 +90,7 @@ class Shard:
         self.topology = topology
         self.codec = codec
         self.learner = learner
+        self.breaker = Breaker(settings.dead_letters)
         self.sequence = claim.head.sequence if claim.head is not None else 0
         self.loaded_at = time.monotonic()
         self._keys = signing_keys(settings)
@@ -107,7 +109,8 @@ class Shard:
         Raises CheckpointTooLarge.
         """
         fold = self.learner.state()
-        payload = unpickle.dumps({"fold": fold, "inference": self.codec.state()})
+        state = {"fold": fold, "inference": self.codec.state(), "breaker": self.breaker.state()}
+        payload = unpickle.dumps(state)
         answers = self.learner.probe(fold["members"])
         header = Header(
             service=self.settings.service,
@@ -258,7 +261,9 @@ class Opening:
         if opened.header.settings != fingerprint(self._settings):
             self._note("settings-changed", {"checkpoint": opened.header.settings})
         codec = Codec(self._settings.schema, state["inference"])
-        return Shard(self._settings, claim, topology, codec, learner)
+        shard = Shard(self._settings, claim, topology, codec, learner)
+        shard.breaker = Breaker(self._settings.dead_letters, state.get("breaker"))
+        return shard
 
     def _same_generation(self, header: Header, claim: Claim, blob: bytes) -> None:
         """Tell the generation before the head's from a blob that stands in for the head's."""

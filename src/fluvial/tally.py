@@ -16,6 +16,8 @@ class Tally:
         self.batches = 0
         self.events = 0
         self.dead_letters: Counter[str] = Counter()
+        self.trips = 0
+        """Of the flood breaker."""
         self.model_errors = 0
         self.happened: Counter[tuple[str, ...]] = Counter()
         """("signal", plane, kind), ("reaction", action), ("version", cause)."""

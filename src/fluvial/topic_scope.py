@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from fluvial.errors import Fenced, FluvialError, OffsetLost, SourceUnavailable
+from fluvial.errors import Fenced, FluvialError, OffsetLost, SourceUnavailable, StoreUnavailable
 from fluvial.keeper import Keeper
 from fluvial.scopes import Scope
 from fluvial.shard import Opening
@@ -31,6 +31,7 @@ class TopicScope(Scope):
 
     def run(self) -> None:
         """Stand by, claim, work; begin again when fenced."""
+        self.patience.renew = self._renew_meanwhile
         while not self.patience.stopping:
             try:
                 self._stand_by()
@@ -48,6 +49,8 @@ class TopicScope(Scope):
         """Fold batches until told to stop. Raises Fenced when somebody else owns the shard."""
         while not self.patience.stopping:
             self.patience.turn()
+            self.heed_breaker(keeper, lambda: self._assign(keeper))
+            self.hold()
             try:
                 messages = self.poll()
             except (OffsetLost, SourceUnavailable) as report:
@@ -106,6 +109,18 @@ class TopicScope(Scope):
                 "another worker holds the lease: this one stalled for longer than worker.lease_seconds"
             )
 
+    def _renew_meanwhile(self) -> None:
+        """Keep the lease while something else is away. Raises Fenced."""
+        seconds = self.parts.settings.worker.lease_seconds
+        if not self._leased_until or self._leased_until - time.monotonic() > seconds * 4 / 5:
+            return
+        try:
+            taken = self._take_lease()
+        except StoreUnavailable:
+            return  # then nobody else gets it either
+        if not taken:
+            raise Fenced("another worker took the lease during an outage")
+
     def _claim(self) -> Keeper:
         """Become the shard's writer, get its state, and read from its offsets on."""
         self.patience.waiting_for = "claiming"
@@ -133,5 +148,6 @@ class TopicScope(Scope):
     def _forget(self) -> None:
         self.publisher(SHARD).drop()
         self.keepers.clear()
+        self.hold()
         self.patience.reports.clear()
         self._leased_until = 0.0

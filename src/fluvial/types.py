@@ -186,6 +186,23 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """One of `errors.Reason`: a fixed word, safe as a metric label."""
     message: str
     """Where and what, for a person: `$.features.age: expected a number, got a string`."""
+    topic_id: str | None = None
+    """Tells a topic from one of the same name that was deleted; None where the broker does not tell it."""
+
+
+class Trip(msgspec.Struct, frozen=True):
+    """The flood breaker paused a shard; it stands until a person resumes it."""
+
+    partition: int
+    offset: int
+    """The event that was one too many."""
+    because: str
+    """For a person; nothing that an event said."""
+
+    @property
+    def id(self) -> str:
+        """The same after a replay: the same event trips it again."""
+        return f"{self.partition}/{self.offset}"
 
 
 class Topology(msgspec.Struct, frozen=True):

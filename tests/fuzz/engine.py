@@ -51,6 +51,7 @@ def settings_of(table: Table, preset: str = "linear", policy: str = "observe") -
             "policy": {"name": policy, **({"restart_every": 150} if policy == "reweight" else {})},
             "redis": {"allow_unfit": True},
             "checkpoint": {"key": "k" * 40, "every_events": 300},
+            "dead_letters": {"max_run": 0, "max_share": 1.0},
         }
     )
 

@@ -279,11 +279,13 @@ class MemorySink:
         self.available = True
         """False: nothing is acknowledged."""
         self._waiting: list[DeadLetter] = []
-        self._room = room
+        self.room = room
+        """Letters that may wait for their acknowledgement."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Hand over. Raises SourceUnavailable, having taken none, while too many wait."""
-        if len(self._waiting) >= self._room:
+        self._deliver()
+        if len(self._waiting) >= self.room:
             raise SourceUnavailable(self._why())
         self._waiting += letters
         self._deliver()

@@ -19,7 +19,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,8 @@ import msgspec
 from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.config import ScoreSettings
 from fluvial.errors import CheckpointLost, Fenced
-from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
+from fluvial.keys import KEPT_REDRIVEN
+from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport, Trip
 
 KEPT_VERSIONS = 10
 JOURNAL_LENGTH = 10_000
@@ -49,6 +50,8 @@ class MemoryShard:
     journalled: tuple[Entry, ...] = ()
     member: tuple[str, int] = ("", -1)
     """Group and generation of the member that claimed it last."""
+    resumed: str = ""
+    """Id of the trip that a person resumed last."""
 
 
 @dataclass(slots=True)
@@ -61,6 +64,10 @@ class MemoryBacking:
     scores: dict[str, tuple[Score, float]] = field(default_factory=dict)
     """Score and the time at which it expires, by key."""
     journal: deque[tuple[float, str, Entry]] = field(default_factory=lambda: deque(maxlen=JOURNAL_LENGTH))
+    tripped: dict[str, Trip] = field(default_factory=dict)
+    """By shard."""
+    redriven: dict[str, int] = field(default_factory=dict)
+    """When the run began that wrote a dead letter back, by its id."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def score(self, key: str) -> Score | None:
@@ -224,6 +231,48 @@ class MemoryStore:
         with self._call() as backing:
             return backing.shards.get(shard, MemoryShard()).versions.get(number)
 
+    def trip(self, claim: Claim, trip: Trip) -> bool:
+        """Store that the flood breaker paused the shard; see the port."""
+        with self._call() as backing:
+            if self._owned(claim).resumed == trip.id:
+                return False
+            if backing.tripped.get(claim.shard) != trip:
+                backing.tripped[claim.shard] = trip
+                self._append(claim.shard, [_about("tripped", trip)])
+            return True
+
+    def tripped(self) -> Mapping[str, Trip]:
+        """What paused a shard; see the port."""
+        with self._call() as backing:
+            return dict(backing.tripped)
+
+    def resume(self, shard: str, trip: Trip) -> bool:
+        """Let it go on; see the port."""
+        with self._call() as backing:
+            stored, standing = backing.shards.setdefault(shard, MemoryShard()), backing.tripped.get(shard)
+            if standing != trip:
+                return standing is None and stored.resumed == trip.id
+            del backing.tripped[shard]
+            stored.resumed = trip.id
+            self._append(shard, [_about("resumed", trip)])
+            return True
+
+    def redriven(self, ids: Sequence[str]) -> Collection[str]:
+        """Those that were written back; see the port."""
+        with self._call() as backing:
+            return {name for name in ids if name in backing.redriven}
+
+    def remember_redriven(self, ids: Sequence[str], run: int, entry: Entry | None) -> None:
+        """Remember them; see the port."""
+        with self._call() as backing:
+            new = any(backing.redriven.get(name) != run for name in ids)
+            backing.redriven |= dict.fromkeys(ids, run)
+            oldest = sorted(backing.redriven, key=lambda name: (backing.redriven[name], name))
+            for name in oldest[:-KEPT_REDRIVEN]:
+                del backing.redriven[name]
+            if new and entry is not None:
+                self._append("", [entry])
+
     def forget(self, claim: Claim) -> None:
         """Start a fresh lineage; see the port."""
         with self._call() as backing:
@@ -232,6 +281,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to leave."""
+
+
+def _about(kind: str, trip: Trip) -> Entry:
+    return Entry(kind, trip.partition, trip.offset, time.time(), {"because": trip.because})
 
 
 def _builtins(entry: Entry) -> dict[str, Any]:

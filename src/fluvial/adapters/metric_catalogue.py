@@ -127,6 +127,13 @@ SHARD = (
         "fluvial_dead_letters_total", "counter", "events", "Events dead-lettered, by reason.", ("reason",)
     ),
     Described(
+        "fluvial_flood_breaker_tripped",
+        "gauge",
+        "0 or 1",
+        "Too many events were refused: nothing is consumed until `fluvial resume`.",
+    ),
+    Described("fluvial_flood_breaker_trips_total", "counter", "trips", "How often that happened."),
+    Described(
         "fluvial_drift_signals_total",
         "counter",
         "signals",

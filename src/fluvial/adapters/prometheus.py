@@ -121,6 +121,8 @@ def _shard(shard: ShardView, task: Task) -> Iterator[Sample]:
     for partition in shard.partitions:
         yield from _partition(partition)
     yield from _counted("fluvial_dead_letters_total", shard.dead_letters)
+    yield "fluvial_flood_breaker_tripped", (), shard.tripped
+    yield "fluvial_flood_breaker_trips_total", (), shard.trips
     yield from _fixed("fluvial_drift_signals_total", shard.signals)
     yield from _fixed("fluvial_last_drift_signal_timestamp_seconds", shard.signal_times)
     yield from _counted("fluvial_reactions_total", shard.reactions)

@@ -15,7 +15,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -32,8 +32,8 @@ from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.adapters.redis_address import Address, address
 from fluvial.config import RedisSettings, ScoreSettings
 from fluvial.errors import CheckpointLost, Fenced, StoreError, StoreFull, StoreUnavailable
-from fluvial.keys import Keys
-from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport
+from fluvial.keys import KEPT_REDRIVEN, Keys
+from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport, Trip
 
 BYTES_A_SECOND = 10_000_000
 """Slowest acceptable link: a blob's upload may take this much longer than another call."""
@@ -43,6 +43,7 @@ KEPT_VERSIONS = 10
 JOURNAL_LENGTH = 10_000
 SCORES_A_CALL = 990
 """Scores in one script call: with the other keys under the thousand that `unpack` surely takes."""
+IDS_A_CALL = 990
 FULL = 0.8
 """Share of maxmemory at which scores give way to checkpoints."""
 
@@ -419,6 +420,48 @@ class RedisStore:
         )
         kept = msgspec.json.decode(versions, type=list[int]) if versions else []
         return _StoredHead(epoch, token, int(sequence or 0), digest, blob, previous, kept)
+
+    # Dead letters
+
+    def trip(self, claim: Claim, trip: Trip) -> bool:
+        """Store that the flood breaker paused the shard; see the port."""
+        entry = Entry("tripped", trip.partition, trip.offset, time.time(), {"because": trip.because})
+        keys = [self._keys.head(claim.shard), self._keys.tripped, self._keys.journal]
+        args = [claim.epoch, claim.token, claim.shard, trip.id, self._encode(trip), JOURNAL_LENGTH]
+        answer = self._server.script("trip", keys, [*args, *_told([entry])])
+        if answer == b"fenced":
+            _fenced(claim)
+        return bool(answer == b"tripped")
+
+    def tripped(self) -> Mapping[str, Trip]:
+        """What paused a shard; see the port."""
+        flat = self._server.call("HGETALL", self._keys.tripped)
+        # A client of redis-py answers with a dictionary, a cluster's or an older one with a list.
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {_text(shard): msgspec.json.decode(trip, type=Trip) for shard, trip in pairs}
+
+    def resume(self, shard: str, trip: Trip) -> bool:
+        """Let it go on; see the port."""
+        entry = Entry("resumed", trip.partition, trip.offset, time.time(), {"because": trip.because})
+        keys = [self._keys.head(shard), self._keys.tripped, self._keys.journal]
+        args = [shard, trip.id, self._encode(trip), JOURNAL_LENGTH, *_told([entry])]
+        return bool(self._server.script("resume", keys, args) == b"resumed")
+
+    def redriven(self, ids: Sequence[str]) -> Collection[str]:
+        """Those that were written back; see the port."""
+        found: set[str] = set()
+        for start in range(0, len(ids), IDS_A_CALL):
+            asked = ids[start : start + IDS_A_CALL]
+            scores = self._server.call("ZMSCORE", self._keys.redriven, *asked)
+            found.update(name for name, score in zip(asked, scores, strict=True) if score is not None)
+        return found
+
+    def remember_redriven(self, ids: Sequence[str], run: int, entry: Entry | None) -> None:
+        """Remember them; see the port."""
+        for start in range(0, len(ids), IDS_A_CALL):
+            told = _told([entry]) if entry is not None and start == 0 else ["", ""]
+            args = [run, KEPT_REDRIVEN, JOURNAL_LENGTH, *told, *ids[start : start + IDS_A_CALL]]
+            self._server.script("redriven", [self._keys.redriven, self._keys.journal], args)
 
     # Scores
 

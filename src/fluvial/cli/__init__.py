@@ -23,6 +23,8 @@ COMMANDS = {
     "run": "run one service until it is told to stop",
     "status": "what a service is doing: its checkpoint, its lag, its journal",
     "score": "read the latest score of a key",
+    "dead-letters": "list, show and redrive the events that were refused",
+    "resume": "let a service go on that the flood breaker has paused",
     "produce": "feed a CSV or JSON-lines file into a topic",
     "generate": "write events of a drifting stream",
     "schema": "print the JSON schema of the settings file, for editors",
@@ -72,7 +74,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, says in COMMANDS.items():
         command = commands.add_parser(name, help=says, description=says.capitalize() + ".")
         if name == asked:
-            module = importlib.import_module(f"fluvial.cli.{name}")
+            module = importlib.import_module(f"fluvial.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 from rich.console import Console
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", nargs="?", default="fluvial.toml", help="the settings (default %(default)s)")
     parser.add_argument("--offline", action="store_true", help="leave Kafka and Redis alone")
+    parser.add_argument(
+        "--create", action="store_true", help="create the dead-letter topic when it is missing"
+    )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(quiet=args.json)
     console.print(f"[green]ok[/]     settings: service {settings.service!r}", highlight=False)
     found = []
-    for one in _run_checks(settings, offline=args.offline):
+    for one in _run_checks(settings, offline=args.offline, create=args.create):
         found.append(one)
         for fault in one.faults:
             console.print(f"[red]fault[/]  {one.check}: ", end="")
@@ -49,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(one.faults for one in found) else 0
 
 
-def _run_checks(settings: Settings, *, offline: bool) -> Iterator[Found]:
+def _run_checks(settings: Settings, *, offline: bool, create: bool) -> Iterator[Found]:
     checks: list[Check] = [("model", _model), ("model replays in another process", _replay)]
     if not offline:
-        checks += [("Kafka", _kafka), ("Redis", _redis)]
+        checks += [("Kafka", partial(_kafka, create=create)), ("Redis", _redis)]
     for name, check in checks:
         try:
             yield Found(name, check(settings))
@@ -80,19 +84,25 @@ def _replay(settings: Settings) -> list[str]:
     return replay_faults(settings.model, settings.schema)
 
 
-def _kafka(settings: Settings) -> list[str]:
-    """The topic and the dead-letter topic exist."""
-    from fluvial.adapters.kafka import KafkaSource  # noqa: PLC0415 - not when offline
+def _kafka(settings: Settings, *, create: bool) -> list[str]:
+    """The topic and the dead-letter topic exist; the latter is made when `create` says so."""
+    from fluvial.adapters.kafka import KafkaProducer, KafkaSource  # noqa: PLC0415 - not when offline
+
+    letters = settings.dead_letter_topic
 
     faults = []
-    for topic in (settings.kafka.topic, settings.dead_letters):
-        source = KafkaSource(msgspec.structs.replace(settings.kafka, topic=topic), settings.service)
+    for topic in (settings.kafka.topic, letters):
+        named = msgspec.structs.replace(settings.kafka, topic=topic)
+        if create and topic == letters:
+            KafkaProducer(named).create_topic(1, SECONDS)
+        source = KafkaSource(named, settings.service)
         try:
             source.topology(SECONDS)
         except SourceUnavailable as error:
             return [str(error)]  # the other topic would only wait as long again
         except FluvialError as error:
-            faults.append(str(error))
+            hint = "; for this one `fluvial check --create` does it" if topic == letters else ""
+            faults.append(f"{error}{hint}")
         finally:
             source.close(SECONDS)
     return faults

@@ -138,7 +138,7 @@ class Parts:
         self._store = HeardStore(settings.redis, Keys(SERVICE), settings.scores)
         self._store.hear = self._hear_scores
         self._source = KafkaSource(settings.kafka, SERVICE)
-        sink = KafkaSink(settings.kafka, settings.dead_letters)
+        sink = KafkaSink(settings.kafka, settings.dead_letter_topic)
         self._worker = Worker(settings, self._source, sink, self._store, f"demo:{os.getpid()}")
         self._worker.listen(self.record.heard)
 

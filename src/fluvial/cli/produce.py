@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaProducer
 from fluvial.cli.mapping import Mapping, compile_mapping, json_key, parse_types
+from fluvial.cli.stopping import Stop
 from fluvial.config import KafkaSettings, Settings, load
 from fluvial.errors import FluvialError, SettingsError, SourceUnavailable
 
@@ -181,7 +180,7 @@ def _feed(
     """Send everything, wait for the acknowledgements and say how it went."""
     began = time.monotonic()
     rows, failed = 0, ""
-    with _Stop() as stop, _Display(file, args.limit) as display:
+    with Stop() as stop, _Display(file, args.limit) as display:
         try:
             for value, key in _paced(records, args.rate, producer, stop):
                 producer.send(value, key, partition())
@@ -204,7 +203,7 @@ def _feed(
 
 
 def _paced(
-    records: Iterator[Record], rate: float | None, producer: KafkaProducer, stop: _Stop
+    records: Iterator[Record], rate: float | None, producer: KafkaProducer, stop: Stop
 ) -> Iterator[Record]:
     """Give each record at its time; a stall is caught up with, but not by more than a second's worth."""
     due = time.monotonic()
@@ -216,31 +215,6 @@ def _paced(
         yield record
         if rate is not None:
             due = max(due, time.monotonic() - 1.0) + 1.0 / rate
-
-
-class _Stop:
-    """The first Ctrl-C or SIGTERM only says so; the next one ends the process as usual.
-
-    An exception out of a signal could come up inside the client's callbacks.
-    """
-
-    def __init__(self) -> None:
-        self.said = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._take)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _take(self, _number: int, _frame: object) -> None:
-        self.said = True
-        self.__exit__()
 
 
 def _summary(producer: KafkaProducer, left: int, seconds: float, *, interrupted: bool) -> None:

@@ -51,6 +51,7 @@ def _read(settings: Settings, journal: int) -> dict[str, Any]:
         return {
             "service": settings.service,
             "active": store.lease_holder(SHARD),
+            "paused": {shard: trip.because for shard, trip in store.tripped().items()},
             "checkpoint": None if not blobs else _header(settings, blobs[0]),
             "lag": None,
             "journal": list(store.entries(journal)),
@@ -93,6 +94,8 @@ def _show(status: Mapping[str, Any]) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("service", status["service"])
     facts.add_row("active", status["active"] or "nobody holds the lease")
+    for shard, why in status["paused"].items():
+        facts.add_row("paused", f"shard {shard}, until `fluvial resume`: {why}")
     if checkpoint is None:
         facts.add_row("checkpoint", "none yet: has `fluvial run` been started with these settings?")
     else:

@@ -3,6 +3,7 @@
 from fluvial.config.loading import OWNED_PROPERTIES, check_settings, load, parse
 from fluvial.config.settings import (
     CheckpointSettings,
+    DeadLetterSettings,
     DriftSettings,
     EvaluationSettings,
     KafkaSettings,
@@ -22,6 +23,7 @@ from fluvial.config.tables import Secret
 __all__ = [
     "OWNED_PROPERTIES",
     "CheckpointSettings",
+    "DeadLetterSettings",
     "DriftSettings",
     "EvaluationSettings",
     "KafkaSettings",

@@ -101,7 +101,7 @@ def check_settings(settings: Settings) -> None:
         msg = f"kafka.client.{owned}: the service sets it itself; {OWNED_PROPERTIES[owned]}"
     elif not settings.kafka.topic:
         msg = "kafka.topic: empty"
-    elif settings.dead_letters == settings.kafka.topic:
+    elif settings.dead_letter_topic == settings.kafka.topic:
         msg = "kafka.dead_letters: is the topic itself"
     elif key is not None and len(key.reveal().encode()) < _MIN_KEY_BYTES:
         msg = f"checkpoint.key: shorter than {_MIN_KEY_BYTES} bytes; `openssl rand -hex 32` makes one"

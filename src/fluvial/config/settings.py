@@ -130,6 +130,16 @@ class CheckpointSettings(Section, frozen=True):
     """When Kafka has a commit and Redis has no checkpoint."""
 
 
+class DeadLetterSettings(Section, frozen=True):
+    """`[dead_letters]`: how many refused events in the topic are too many to go on without a person."""
+
+    max_run: Annotated[int, Meta(ge=0)] = 500
+    """So many refused in a row trip the breaker; 0: no limit."""
+    max_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """A larger share refused of the last `window` events trips the breaker; 1: no limit."""
+    window: Annotated[int, Meta(ge=10, le=1_000_000)] = 5_000
+
+
 class ScoreSettings(Section, frozen=True):
     """`[scores]`: what applications read."""
 
@@ -176,6 +186,7 @@ class Settings(Section, frozen=True):
     drift: DriftSettings = DriftSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     scores: ScoreSettings = ScoreSettings()
     worker: WorkerSettings = WorkerSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -187,6 +198,6 @@ class Settings(Section, frozen=True):
         return self.kafka.group or f"fluvial-{self.service}"
 
     @property
-    def dead_letters(self) -> str:
+    def dead_letter_topic(self) -> str:
         """The dead-letter topic."""
         return self.kafka.dead_letters or f"{self.kafka.topic}.dead-letters"

@@ -24,7 +24,7 @@ def fingerprint(settings: Settings) -> str:
 def describe(settings: Settings) -> dict[str, Any]:
     """All settings as plain values, with secrets hidden, ready to be printed."""
     shown: dict[str, Any] = _plain(settings)
-    shown["kafka"] |= {"group": settings.group, "dead_letters": settings.dead_letters}
+    shown["kafka"] |= {"group": settings.group, "dead_letters": settings.dead_letter_topic}
     shown["redis"]["url"] = shown_url(settings.redis.url)
     return shown
 

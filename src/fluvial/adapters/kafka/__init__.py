@@ -7,16 +7,20 @@ silent), and a report that an offset is outside the log becomes an exception tha
 
 from fluvial.adapters.kafka.client import OWNED, client_libraries, mock_in_client
 from fluvial.adapters.kafka.group import KafkaMember
+from fluvial.adapters.kafka.letters import KafkaLetters, Letter, Seen
 from fluvial.adapters.kafka.producer import KafkaProducer
 from fluvial.adapters.kafka.sink import KafkaSink, letter_headers
 from fluvial.adapters.kafka.source import KafkaSource
 
 __all__ = [
     "OWNED",
+    "KafkaLetters",
     "KafkaMember",
     "KafkaProducer",
     "KafkaSink",
     "KafkaSource",
+    "Letter",
+    "Seen",
     "client_libraries",
     "letter_headers",
     "mock_in_client",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from confluent_kafka import (
     KafkaError,
@@ -69,11 +70,29 @@ class KafkaProducer:
             else:
                 return True
 
-    def send(self, value: bytes, key: bytes | str | None = None, partition: int = -1) -> None:
-        """Hand over one message, waiting while the client's queue is full. Raises SourceFatal."""
+    def send(
+        self,
+        value: bytes | None,
+        key: bytes | str | None = None,
+        partition: int = -1,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Hand over one message, waiting while the client's queue is full; a time of 0 is now.
+
+        Raises SourceFatal.
+        """
         while True:
             try:
-                self._producer.produce(self.topic, value, key, partition, on_delivery=self._delivered)
+                self._producer.produce(
+                    self.topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=self._delivered,
+                    timestamp=timestamp_ms,
+                    headers=list(headers) or None,
+                )
             except BufferError:
                 self.poll(0.1)
             except KafkaException as error:

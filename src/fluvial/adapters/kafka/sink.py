@@ -62,6 +62,8 @@ def letter_headers(letter: DeadLetter, extent: int = _WHOLE) -> list[tuple[str, 
         ("__connect.errors.exception.message", message.encode(errors="replace")),
         ("fluvial.id", place.encode()),
     ]
+    if letter.topic_id is not None:
+        ours.append(("fluvial.topic_id", letter.topic_id.encode()))
     if extent >= _CUT:
         value = letter.value or b""
         ours += [

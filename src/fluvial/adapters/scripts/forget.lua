@@ -10,7 +10,7 @@ end
 if (head[3] or '0') ~= ARGV[3] or (head[4] or '') ~= ARGV[4] then
   return 'done'
 end
-redis.call('HDEL', KEYS[1], 'sequence', 'digest', 'offsets', 'blob', 'previous', 'versions')
+redis.call('HDEL', KEYS[1], 'sequence', 'digest', 'offsets', 'blob', 'previous', 'versions', 'resumed')
 for i = 2, #KEYS do
   redis.call('UNLINK', KEYS[i])
 end
