@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from fluvial.codec import Codec
@@ -71,6 +72,51 @@ def test_the_same_from_any_checkpoint_on(case, policy):
     fold.assert_same_fold(broken, whole)
     assert broken.metrics() == whole.metrics()
     assert broken.probe(broken.state()["members"]) == whole.probe(whole.state()["members"])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_in_batches_of_any_size(case, policy):
+    """`steps` is `step`: labels missing here and there, two partitions, whatever the batches."""
+    make, factory = CASES[case]
+    log = make()
+    settings = fold.settings(log, factory, POLICIES[policy])
+    rng = random.Random(f"batches {case} {policy}")
+    events, offsets = [], [0, 0]
+    partition = 0
+    for event in events_of(settings, log):
+        partition = 1 - partition if rng.random() < 0.05 else partition
+        y = None if rng.random() < 0.02 else event.y
+        place = {"partition": partition, "offset": offsets[partition] + (rng.random() < 0.01)}
+        offsets[partition] = place["offset"] + 1
+        events.append(msgspec.structs.replace(event, y=y, **place))
+    one, other = fold.genesis(settings, 2), fold.genesis(settings, 2)
+    expected = [fold.told(one.step(event)) for event in events]
+    outcomes = []
+    while len(outcomes) < len(events):
+        outcomes += other.steps(
+            events[len(outcomes) : len(outcomes) + rng.choice([1, 2, 31, 32, 33, 97, 500])]
+        )
+    assert [fold.told(outcome) for outcome in outcomes] == expected
+    fold.assert_same_fold(other, one)
+
+
+@pytest.mark.parametrize("policy", ["observe", "reweight"])
+@pytest.mark.parametrize("batch", [1, 7, 40])
+def test_odd_answers_in_batches(batch, policy):
+    """No answer, NaN, NaN in a row, of a model that asking changes: the same one by one and in batches."""
+    rng = random.Random(batch)
+    values = [(rng.random() < 0.5, rng.choice([0, 0, 0, 0, 1, 2])) for _ in range(200)]
+    values[100:110] = [(True, 1)] * 10
+    settings = counting_settings(policy, factory="odd")
+    one, other = fold.genesis(settings), fold.genesis(settings)
+    events, outcomes = simple(values), []
+    expected = [fold.told(one.step(event)) for event in events]
+    for start in range(0, len(events), batch):
+        outcomes += other.steps(events[start : start + batch])
+    assert [fold.told(outcome) for outcome in outcomes] == expected
+    assert [m.model.asked for m in one.mixture.members] == [m.model.asked for m in other.mixture.members]
+    fold.assert_same_fold(other, one)
 
 
 def test_nothing_but_the_log_matters():

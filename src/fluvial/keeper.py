@@ -13,7 +13,7 @@ import copy
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ from fluvial.ports import Message, Sink, Source, Store
 from fluvial.publisher import Publisher
 from fluvial.shard import Opening
 from fluvial.tally import Tally
-from fluvial.types import Claim, DeadLetter, Entry, Rare, Score, Trip
+from fluvial.types import Claim, DeadLetter, Entry, Event, Outcome, Rare, Score, Trip
 from fluvial.view import INCIDENTS
 
 log = logging.getLogger("fluvial.worker")
@@ -140,32 +140,54 @@ class Keeper:
         return True
 
     def _fold(self, messages: Sequence[Message]) -> list[tuple[str, Score]]:
-        """Decode and step each message, until the flood breaker trips. Raises ModelError."""
-        shard, poisoned = self.shard, self._poisoned
-        decode, score_of, step = shard.codec.decode, shard.codec.score_of, shard.learner.step
-        name, now, event = shard.claim.shard, time.time(), None
-        scores: list[tuple[str, Score]] = []
+        """Decode all, step each until the flood breaker trips, then make the scores. Raises ModelError.
+
+        In three passes: a tree of megabytes leaves nothing of ours in the processor's caches, and what is
+        done five hundred times on end is fetched once.
+        """
+        shard, done = self.shard, list[tuple[Event, Outcome]]()
+        good: list[Event] = []
+        events: Iterable[Event | BadEvent] = self._decoded(messages)
+        if shard.codec.schema.infer is None:
+            events = list(events)  # an inferring codec has a state: it must not run ahead of the fold
+        for message, event in zip(messages, events, strict=True):
+            if not isinstance(event, BadEvent):
+                good.append(event)
+                continue
+            self._step(good, done)
+            if self._refuse(message, event.reason, event.message):
+                break
+        self._step(good, done)
+        if done:
+            self.tally.last_event_time = done[-1][0].time
+        name, now, score_of = shard.claim.shard, time.time(), shard.codec.score_of
+        return [
+            (event.key, score_of(event, o.answer, o.choice, o.version, name, now))
+            for event, o in done
+            if event.key is not None and o.known
+        ]
+
+    def _step(self, events: list[Event], done: list[tuple[Event, Outcome]]) -> None:
+        """Fold a run of good events, and empty it."""
+        outcomes = self.shard.learner.steps(events)
+        for outcome in outcomes:
+            if outcome.rare is not None:
+                self._note(outcome.rare)
+        done += zip(events, outcomes, strict=True)
+        events.clear()
+
+    def _decoded(self, messages: Sequence[Message]) -> Iterator[Event | BadEvent]:
+        """Each message as an event, or why it is none; one on which the model raised is none either."""
+        decode, poisoned = self.shard.codec.decode, self._poisoned
         for message in messages:
             partition, offset = message.partition(), message.offset()
             try:
                 event = decode(message.value(), message.key(), partition, offset, message.timestamp()[1])
             except BadEvent as bad:
-                if self._refuse(message, bad.reason, bad.message):
-                    break
+                yield bad
                 continue
-            if poisoned and (partition, offset) in poisoned:
-                if self._refuse(message, Reason.MODEL, poisoned[partition, offset]):
-                    break
-                continue
-            outcome = step(event)
-            if event.key is not None and outcome.known:
-                made = score_of(event, outcome.answer, outcome.choice, outcome.version, name, now)
-                scores.append((event.key, made))
-            if outcome.rare is not None:
-                self._note(outcome.rare)
-        if event is not None:
-            self.tally.last_event_time = event.time
-        return scores
+            at = partition, offset
+            yield BadEvent(Reason.MODEL, poisoned[at]) if poisoned and at in poisoned else event
 
     def _refuse(self, message: Message, reason: Reason, why: str) -> bool:
         """Dead-letter one message and account for it; True when the flood breaker trips at it."""

@@ -146,7 +146,79 @@ class Learner:
     def step(self, event: Event) -> Outcome:
         """Fold one event. Raises ModelError (the state is then no longer to be used) and OutOfOrder."""
         ledger = self.ledger.advance(event.partition, event.offset)
-        answers = self._predict(event)
+        return self._finish(event, ledger, self._predict(event))
+
+    def steps(self, events: Sequence[Event]) -> list[Outcome]:
+        """`step` for each event, in order: the same outcomes, sooner.
+
+        Beside a tree of megabytes nothing of ours stays in the processor's caches, so what an event touches
+        counts more than what it computes. Between two turns little can happen: that part is a loop of its
+        own with everything at hand.
+        """
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(events):
+            done = len(outcomes)
+            calm = events[done : done + self._calm()]
+            if calm:
+                self._steps_between_turns(calm, outcomes)
+            if len(outcomes) < len(events) and len(outcomes) == done + len(calm):
+                outcomes.append(self.step(events[len(outcomes)]))
+        return outcomes
+
+    def _calm(self) -> int:
+        """How many events may come before the one that ends a block, a period or a snapshot's interval."""
+        if self._streak or self.spec.weighted:
+            return 0
+        until = min(CLOCK - len(self._rows), SNAPSHOT_EVERY - self.events % SNAPSHOT_EVERY)
+        if self._period:
+            until = min(until, self._period - self.events % self._period)
+        return until - 1
+
+    def _steps_between_turns(self, events: Sequence[Event], outcomes: list[Outcome]) -> None:
+        """Fold events while nothing but predict and learn happens; the first other one goes its own way."""
+        members, mixture, rows, version = self.mixture.members, self.mixture, self._rows, self._version
+        first, single, pair, doing = members[0], len(members) == 1, self._size == 2, "predict"
+        event, partition = events[0], events[0].partition
+        ledger = self.ledger.running(partition)
+        answers: Sequence[Answer | None] | None = None
+        try:
+            for event in events:
+                x, y = event.x, event.y
+                if y is None or ledger is None or event.offset != ledger.next or event.partition != partition:
+                    answers = None
+                    break
+                answers = (first.ask(x),) if single else [member.ask(x) for member in members]
+                answer = answers[0] if single else mixture.combine(answers)
+                if answer is None:
+                    break
+                choice = (1 if answer[1] > answer[0] else 0) if pair else answer.index(max(answer))
+                ledger.next += 1
+                ledger.learned += 1
+                self.events += 1
+                rows.append((x, y, event.weight, answer, choice))
+                if not single:
+                    mixture.reweigh(y, answers, answer)
+                doing = "learn"
+                for member in members:
+                    member.teach(x, y)
+                doing = "predict"
+                outcomes.append(Outcome(answer, choice, version, True, None))
+            else:
+                return
+        except NonFiniteAnswer:
+            answers = self._predict_carefully(event)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # native objects raise PanicException, which is no Exception
+            raise ModelError(event.partition, event.offset, doing, error) from error
+        if answers is None:
+            outcomes.append(self.step(event))
+        else:
+            ledger = self.ledger.advance(event.partition, event.offset)
+            outcomes.append(self._finish(event, ledger, answers))
+
+    def _finish(self, event: Event, ledger: PartitionLedger, answers: Sequence[Answer | None]) -> Outcome:
+        """Everything after the members were asked."""
         mixture = self.mixture
         answer = answers[0] if len(answers) == 1 else mixture.combine(answers)
         version = self._version

@@ -49,6 +49,10 @@ class Ledger:
         ledger.next = offset + 1
         return ledger
 
+    def running(self, partition: int) -> PartitionLedger | None:
+        """The ledger of the present run, when it is this partition's; None: `advance` has to begin one."""
+        return self.partitions.get(partition) if partition == self._running else None
+
     def _jump(self, partition: int, offset: int) -> PartitionLedger:
         ledger = self.partitions.get(partition)
         if ledger is None:

@@ -96,6 +96,28 @@ class Flickering(Counting):
         self.sick = self.seen % 2 == 1
 
 
+class Odd(Counting):
+    """x["fail"]: 1 answers NaN, 2 gives no answer; it also counts how often it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def learn_one(self, x, y):
+        super().learn_one({}, y)
+
+    def predict_proba_one(self, x):
+        self.asked += 1
+        if x.get("fail") == 2.0:
+            return {}
+        yes = math.nan if x.get("fail") == 1.0 else (self.true + self.asked % 3) / (self.seen + 3)
+        return {False: 1.0 - yes, True: yes}
+
+
+def odd():
+    return Odd()
+
+
 def flickering():
     return Flickering()
 

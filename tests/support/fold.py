@@ -22,7 +22,7 @@ from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.shard import blanks_of, spec_of
 
-OWN = ["support.factories:Counting", "support.factories:Flickering", "support.factories:Mean"]
+OWN = [f"support.factories:{name}" for name in ("Counting", "Flickering", "Mean", "Odd")]
 PROJECT = Path(__file__).resolve().parents[2]
 
 
