@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from fluvial.adapters.kafka.group import KafkaMember
 from fluvial.errors import Fenced
 from support import fold
 from support.live import Live, SlowProxy
@@ -280,20 +279,3 @@ def test_failover_lost_checkpoint(make, mock_kafka, redis_binary):
         proxy.close()
         primary.stop()
         replica.stop()
-
-
-def test_error_in_callback(make, mock_kafka, monkeypatch):
-    """Whatever goes wrong inside the client's callback ends the worker before it read a record."""
-    scope = {"scope": "partition", "instance_id": ""}
-    live = make((mock_kafka.bootstrap_servers, mock_kafka), kafka=scope)
-    live.produce(live.log.values)
-
-    def broken(*_):
-        raise LookupError("a bug in a callback")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KafkaMember, "_on_assign", broken)
-        node = live.start()
-        with pytest.raises(LookupError, match="a bug in a callback"):
-            node.join()
-        assert node.view.batches == 0

@@ -13,11 +13,20 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from importlib import metadata
+
+import msgspec
 
 from fluvial.adapters.redis import RedisStore
 from fluvial.app import App
+from fluvial.checkpoint import Expectation, unseal
+from fluvial.codec import Codec
 from fluvial.config import RedisSettings, Secret, load
 from fluvial.keys import Keys
+from fluvial.learner import Learner
+from fluvial.models import unpickle
+from fluvial.partition_scope import shard_of
+from fluvial.shard import blanks_of, signing_keys, spec_of
 from support import fold
 from support.kafka_broker import create_topic, unique_topic
 from support.service import KEY, Service, assert_scores, toml
@@ -108,7 +117,8 @@ class Live(Service):
         self, directory, bootstrap, redis, log, /, *, partitions=1, mock=None, letters=True, **sections
     ):
         self.log, self.bootstrap, self.redis = log, bootstrap, redis
-        self.topic = unique_topic("live")
+        self.values = log.values  # made anew each time it is asked for
+        self.topic, self.partitions = unique_topic("live"), partitions
         make = self._on_mock(mock) if mock else self._on_broker
         make(self.topic, partitions)
         if letters:
@@ -193,6 +203,46 @@ class Live(Service):
         """By the server's own address, whatever the workers are told."""
         url = Secret(self.redis.url)
         return RedisStore(RedisSettings(url=url), self.keys, self.settings.scores)
+
+    def checkpointed(self):
+        """The next offsets of all shards' newest checkpoints."""
+        if self.settings.kafka.scope == "topic":
+            return super().checkpointed()
+        found = {}
+        for partition in range(self.partitions):
+            offsets = self.redis.cli.hget(self.keys.head(shard_of(partition)), "offsets")
+            found |= msgspec.json.decode(offsets, type=dict[int, int]) if offsets else {partition: 0}
+        return found
+
+    def learner_of(self, partition):
+        """The fold in the newest checkpoint of one partition's shard."""
+        store, settings, shard = self.store(), self.settings, shard_of(partition)
+        blob = store.load(shard)[0]
+        store.close()
+        expect = Expectation(settings.service, shard, settings.schema.hash, metadata.version("river"))
+        opened = unseal(blob, expect, signing_keys(settings))
+        state = unpickle.loads(opened.payload, unpickle.parse_extra(settings.model.allow))
+        return Learner(spec_of(settings), state["fold"])
+
+    def spread(self, start, stop):
+        """Produce events `start` to `stop` of the log, in turn over the partitions."""
+        for partition in range(self.partitions):
+            numbers = [n for n in range(start, stop) if n % self.partitions == partition]
+            self.produce([self.values[n] for n in numbers], partition)
+
+    def assert_each_as_undisturbed(self, fed):
+        """Each partition is a fold of its own, bit for bit, whoever had it when."""
+        codec = Codec(self.settings.schema)
+        scores = self.scores(f"e{n}" for n in range(fed))
+        for partition in range(self.partitions):
+            learner = Learner.genesis(spec_of(self.settings), blanks_of(self.settings), {partition: 0})
+            numbers = range(partition, fed, self.partitions)
+            for offset, number in enumerate(numbers):
+                event = codec.decode(self.values[number], None, partition, offset, 0)
+                outcome, score = learner.step(event), scores[f"e{number}"]
+                assert tuple(score.probabilities.values()) == outcome.answer, (partition, offset)
+                assert (score.shard, score.offset) == (shard_of(partition), offset)
+            fold.assert_same_fold(self.learner_of(partition), learner)
 
     def kinds(self):
         return [kind for kind, _ in self.journal()]
