@@ -13,7 +13,7 @@ import copy
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from fluvial.errors import (
     OffsetLost,
     Reason,
     StoreFull,
+    TopologyChanged,
 )
 from fluvial.pace import Pace
 from fluvial.patience import Patience
@@ -87,6 +88,8 @@ class Keeper:
         self._entries: deque[Entry] = deque()
         self._entries_given_up = 0
         self._versions: dict[int, bytes] = {}
+        self._ignored: set[int] = set()
+        """Added partitions that are left out."""
         self._poisoned: dict[tuple[int, int], str] = {}
         self._model_errors: deque[int] = deque(maxlen=max(1, parts.settings.worker.max_model_errors))
         self._opening = Opening(parts.settings, parts.store, parts.source, partition)
@@ -256,6 +259,31 @@ class Keeper:
             kind="events-lost", partition=lost.partition, offset=lost.low, time=time.time(), detail=detail
         )
         self.keep(entry)
+
+    def add_partitions(self, starts: Mapping[int, int]) -> bool:
+        """Answer partitions that the topic got since, as the settings say; True when they are read too.
+
+        Raises TopologyChanged.
+        """
+        answer = self._parts.settings.kafka.on_added_partitions
+        fresh = {p: offset for p, offset in starts.items() if p not in self._ignored}
+        if not fresh:
+            return False
+        text = f"topic {self._parts.source.topic!r} got {len(fresh)} more partitions: {sorted(fresh)}"
+        if answer == "fail":
+            raise TopologyChanged(
+                f"{text}. Their events are not learned; nothing is lost. Decide with "
+                'kafka.on_added_partitions = "learn" or "ignore"'
+            )
+        log.warning("%s: %s, as kafka.on_added_partitions says", text, answer)
+        self.keep(Entry(kind="partitions-added", time=time.time(), detail={"starts": fresh, "then": answer}))
+        self.pace.count(1)
+        if answer == "ignore":
+            self._ignored.update(fresh)
+            return False
+        for partition, offset in fresh.items():
+            self.shard.learner.ledger.add(partition, offset)
+        return True
 
     def _refold(self, error: ModelError) -> None:
         """The model raised: its state is void. Load the last checkpoint, to go on without the offender."""

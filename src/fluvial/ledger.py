@@ -49,6 +49,10 @@ class Ledger:
         ledger.next = offset + 1
         return ledger
 
+    def add(self, partition: int, offset: int) -> None:
+        """Account for a partition that the log got since, from `offset` on."""
+        self.partitions = {**self.partitions, partition: PartitionLedger(start=offset, next=offset)}
+
     def running(self, partition: int) -> PartitionLedger | None:
         """The ledger of the present run, when it is this partition's; None: `advance` has to begin one."""
         return self.partitions.get(partition) if partition == self._running else None

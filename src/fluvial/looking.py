@@ -34,6 +34,7 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
     held = worker.patience.held
     if held is not None:
         reasons.append(held)
+    reasons += list(worker.scope.survey.silent.values())
     return WorkerView(
         service=worker.settings.service,
         task=worker.settings.schema.label.task,

@@ -92,6 +92,10 @@ class PartitionScope(Scope):
             self._renewed_at = now
             for partition in list(self.keepers):
                 self._guarded(partition, self._renew)
+        ends = self.look_at_the_log()
+        for partition, keeper in list(self.keepers.items()) if ends else ():
+            if self.silent(keeper, ends):
+                self._guarded(partition, lambda keeper: self._take([keeper]))
         if not self._wanted:
             none = "standing by: the group gave this worker no partition"
             self.patience.waiting_for = None if self.keepers else none

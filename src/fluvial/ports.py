@@ -48,6 +48,9 @@ class Source(Protocol):
     def bounds(self, partition: int, seconds: float) -> Lag:
         """Start and end of one partition's log. Raises SourceUnavailable."""
 
+    def ends(self, seconds: float) -> Mapping[int, Lag]:
+        """Start and end of each partition that the topic has now, from the brokers. SourceUnavailable."""
+
     def start_offsets(self, start: str, seconds: float) -> Mapping[int, int]:
         """Offset of each partition for `earliest`, `latest` or an ISO 8601 time."""
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -16,8 +16,9 @@ from fluvial.keeper import Keeper, Parts
 from fluvial.patience import Patience
 from fluvial.ports import Message
 from fluvial.publisher import Publisher
+from fluvial.survey import ASK_SECONDS, Survey
 from fluvial.tally import Tally
-from fluvial.types import Claim, Entry, Rare
+from fluvial.types import Claim, Entry, Lag, Rare
 
 log = logging.getLogger("fluvial.worker")
 
@@ -44,6 +45,7 @@ class Scope:
         self.hear: list[Callable[[Rare], None]] = []
         # One thread for all shards: the store is told from one at a time.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
+        self.survey = Survey()
         self._limit = min(FIRST_BATCH, parts.settings.kafka.batch)
 
     def run(self) -> None:
@@ -126,6 +128,30 @@ class Scope:
         elif self.patience.held is not None:
             self.patience.held = None
             self.parts.source.resume()
+
+    # ---- the log beside what was read of it ---------------------------------------------------
+
+    def look_at_the_log(self) -> Mapping[int, Lag]:
+        """Ask the brokers for the log's ends when it is time; empty when it is not, or they are away."""
+        if not self.survey.due():
+            return {}
+        try:
+            return self.parts.source.ends(ASK_SECONDS)
+        except SourceUnavailable as error:
+            log.debug("no look at the log: %s", error)
+            return {}
+
+    def silent(self, keeper: Keeper, ends: Mapping[int, Lag]) -> bool:
+        """Whether a partition of the keeper fell silent just now: said, journalled, and to be read again."""
+        fallen = self.survey.compare(ends, keeper.shard.offsets)
+        for partition in fallen:
+            said = self.survey.silent[partition]
+            log.warning("%s; reading it again from there", said)
+            entry = Entry(
+                kind="partition-silent", partition=partition, time=time.time(), detail={"said": said}
+            )
+            keeper.keep(entry)
+        return bool(fallen)
 
     # ---- reading -----------------------------------------------------------------------------
 

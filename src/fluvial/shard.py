@@ -316,14 +316,21 @@ class Opening:
             what = f"cluster {topology.cluster_id!r}, the checkpoint is of {header.cluster!r}"
         elif header.topic and topology.topic_id and header.topic != topology.topic_id:
             what = f"topic id {topology.topic_id}, the checkpoint is of {header.topic}: it was created again"
-        elif self._partition is None and len(header.offsets) != topology.partitions:
-            what = f"{topology.partitions} partitions, the checkpoint is of {len(header.offsets)}"
+        elif self._partition is None and self._too_many_or_few(len(header.offsets), topology.partitions):
+            what = (
+                f"{topology.partitions} partitions, the checkpoint is of {len(header.offsets)} "
+                "(kafka.on_added_partitions decides about more)"
+            )
         else:
             return
         raise TopologyChanged(
             f"{self._source.topic} is another log: {what}. Offsets of one log mean nothing in another; point "
             "the settings at the right one, or take another service name for a fresh lineage"
         )
+
+    def _too_many_or_few(self, known: int, found: int) -> bool:
+        """Fewer are another log; more are a decision of the settings, which the keeper carries out."""
+        return found < known or (found > known and self._settings.kafka.on_added_partitions == "fail")
 
     def _compare_with_witness(self, claim: Claim, committed: Mapping[int, Commit]) -> None:
         """Say it when Kafka's commits are ahead: the tail of the store was lost and is replayed."""

@@ -62,7 +62,18 @@ class TopicScope(Scope):
             if keeper.pace.due():
                 keeper.checkpoint()
             self._renew()
+            self._survey(keeper)
         keeper.checkpoint()
+
+    def _survey(self, keeper: Keeper) -> None:
+        """See whether partitions were added or fell silent."""
+        ends = self.look_at_the_log()
+        if not ends:
+            return
+        again = self.silent(keeper, ends)
+        added = self.survey.added(ends, len(keeper.shard.offsets))
+        if keeper.add_partitions({p: ends[p].low for p in added}) or again:
+            self._assign(keeper)
 
     # ---- ownership ---------------------------------------------------------------------------
 
@@ -151,3 +162,4 @@ class TopicScope(Scope):
         self.hold()
         self.patience.reports.clear()
         self._leased_until = 0.0
+        self.survey.forget()

@@ -43,6 +43,8 @@ CAUSES = ("genesis", "reset", "promotion", "restart", "non-finite", "refit", "ro
 
 INCIDENTS = (
     "events-lost",
+    "partitions-added",
+    "partition-silent",
     "older-checkpoint",
     "previous-generation",
     "lost-state",

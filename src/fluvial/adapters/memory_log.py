@@ -91,6 +91,14 @@ class MemoryTopic:
         self._low = [0] * partitions
         self._high = [0] * partitions
 
+    def grow(self, partitions: int) -> None:
+        """Get more partitions, so many in all."""
+        with self.changed:
+            for _ in range(partitions - len(self._logs)):
+                self._logs.append(deque())
+                self._low.append(0)
+                self._high.append(0)
+
     @property
     def partitions(self) -> int:
         """How many there are."""
@@ -182,6 +190,10 @@ class MemorySource:
             msg = f"topic {self.topic!r} has no partition {partition}"
             raise SourceFatal(msg)
         return self._log.bounds(partition)
+
+    def ends(self, seconds: float) -> Mapping[int, Lag]:
+        """Start and end of every partition that the topic has now."""
+        return {p: self.bounds(p, seconds) for p in range(self._log.partitions)}
 
     def start_offsets(self, start: str, seconds: float) -> Mapping[int, int]:
         """Offset of each partition for `earliest`, `latest` or an ISO 8601 time."""

@@ -41,6 +41,9 @@ class KafkaSettings(Section, frozen=True):
     """How long a batch waits for company."""
     on_lost_offset: Literal["fail", "earliest"] = "fail"
     """When the resume position is outside the log: stop, or go on from its start with the same model."""
+    on_added_partitions: Literal["fail", "learn", "ignore"] = "fail"
+    """Scope topic, when the topic has more partitions than the model knows: stop; learn from them too, from
+    their start; or leave them out."""
     dead_letters: str = ""
     """The dead-letter topic; default `<topic>.dead-letters`."""
     client: dict[str, str | int | float | bool] = msgspec.field(default_factory=dict)

@@ -118,6 +118,12 @@ class KafkaSource:
             raise SourceUnavailable(msg)
         return Lag(low=answer[0], high=answer[1])
 
+    def ends(self, seconds: float) -> Mapping[int, Lag]:
+        """Start and end of every partition that the topic has now. Raises SourceUnavailable, SourceFatal."""
+        end = time.monotonic() + seconds
+        _, found = self._client.topic(self._admin, self.topic, seconds)
+        return {partition: self.bounds(partition, end - time.monotonic()) for partition in found}
+
     def start_offsets(self, start: str, seconds: float) -> Mapping[int, int]:
         """Offset of each partition for `earliest`, `latest` or an ISO 8601 time (UTC unless it says).
 

@@ -1,0 +1,114 @@
+"""The log beside what was read of it: partitions that fell silent, partitions that were added."""
+
+import pytest
+
+from fluvial.errors import TopologyChanged
+from fluvial.survey import EVERY_SECONDS, SILENT_SECONDS, Survey
+from fluvial.types import Lag
+from support import fold
+from test_worker import Bench
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def ends(**high):
+    return {int(name[1:]): Lag(low=0, high=value) for name, value in high.items()}
+
+
+def test_the_brokers_are_asked_now_and_then(clock):
+    survey = Survey(clock)
+    assert not survey.due()
+    clock.now += EVERY_SECONDS
+    assert survey.due()
+    assert not survey.due()
+
+
+def test_a_partition_is_silent_when_events_wait_and_nothing_moves(clock):
+    survey = Survey(clock)
+    offsets = {0: 5, 1: 5, 2: 9}
+    assert survey.compare(ends(p0=9, p1=9, p2=9), offsets) == []
+    clock.now += SILENT_SECONDS
+    offsets[0] = 6
+    assert survey.compare(ends(p0=9, p1=9, p2=9), offsets) == [1], "0 moved, 2 is at its end"
+    assert survey.silent == {1: "partition 1 is silent at offset 5: 4 events wait"}
+    clock.now += SILENT_SECONDS
+    assert survey.compare(ends(p0=9, p1=9, p2=9), offsets) == [0], "1 was said already"
+    offsets[0] = offsets[1] = 7
+    survey.compare(ends(p0=9, p1=9, p2=9), offsets)
+    assert survey.silent == {}
+
+
+def test_an_idle_partition_is_not_silent_when_its_first_event_comes(clock):
+    survey = Survey(clock)
+    survey.compare(ends(p0=5), {0: 5})
+    clock.now += 10 * SILENT_SECONDS
+    assert survey.compare(ends(p0=5), {0: 5}) == []
+    clock.now += 1.0
+    assert survey.compare(ends(p0=6), {0: 5}) == []
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.02)
+    made = []
+
+    def make(**sections):
+        made.append(Bench(**sections))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for running in one.running:
+            running.worker.stop()
+            running.thread.join(30)
+
+
+def test_added_partitions_stop_the_worker_unless_the_settings_decide(bench):
+    b = bench()
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    b.topic.grow(2)
+    running.thread.join(30)
+    assert isinstance(running.raised, TopologyChanged)
+    assert "kafka.on_added_partitions" in str(running.raised)
+    assert "refused" in b.kinds()
+
+
+def test_added_partitions_are_learned_from_their_start(bench):
+    b = bench(kafka={"on_added_partitions": "learn"})
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    b.topic.grow(3)
+    more = [fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:100])]
+    for number, value in enumerate(more):
+        b.topic.append(value, partition=1 + number % 2)
+    running.until(lambda: sum(b.backing.shards["all"].head.offsets.values()) == 1_300, "the others' events")
+    running.stop()
+    assert b.backing.shards["all"].head.offsets == {0: 1_200, 1: 50, 2: 50}
+    assert "partitions-added" in b.kinds()
+    again = b.start()
+    again.until(lambda: again.worker.shard is not None, "its return")
+    again.stop()
+    assert b.learner().ledger.offsets() == {0: 1_200, 1: 50, 2: 50}
+
+
+def test_added_partitions_may_be_left_out(bench):
+    b = bench(kafka={"on_added_partitions": "ignore"})
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    b.topic.grow(2)
+    running.until(lambda: running.worker.tally.incidents["partitions-added"] == 1, "it is noticed")
+    running.until(lambda: "partitions-added" in b.kinds(), "and journalled")
+    running.stop()
+    assert b.backing.shards["all"].head.offsets == {0: 1_200}
+    assert running.worker.tally.incidents["partitions-added"] == 1, "said once"
