@@ -22,12 +22,12 @@ import pytest
 
 from fluvial.adapters import redis as adapter
 from fluvial.app import App
-from fluvial.cli import main
-from fluvial.config import RedisSettings, ScoreSettings, Secret, describe
+from fluvial.cli import check, main
+from fluvial.config import RedisSettings, ScoreSettings, Secret, describe, load
 from fluvial.errors import Fenced, SourceFatal, StoreError, StoreUnavailable
 from fluvial.keys import Keys
 from fluvial.scoring import Scores
-from fluvial.types import Entry
+from fluvial.types import Entry, Trip
 from support import fold
 from support import service as service_module
 from support.kafka_broker import read_topic
@@ -36,8 +36,10 @@ from support.redis_server import RedisServer, free_port
 from support.secured_kafka import SecuredKafka
 from support.secured_page import (
     CLUSTER,
+    KAFKA_ON_CALL,
     KAFKA_RIGHTS,
     KAFKA_TABLE,
+    ON_CALL,
     OPERATOR,
     READER,
     REDIS_PASSWORD,
@@ -54,6 +56,7 @@ ADMIN_PASSWORD = "admin-hunter2"
 KAFKA_PASSWORD = "kafka-hunter2/+="
 RUN = "import sys; from fluvial.cli import main; sys.exit(main(['run', sys.argv[1]]))"
 DRIFT = Entry(kind="drift", partition=0, offset=7, time=7.0)
+TRIP = Trip(partition=0, offset=7, because="too many")
 
 
 def assert_hidden(*texts):
@@ -205,24 +208,47 @@ def test_the_documented_rights_are_enough_and_secrets_are_in_no_output(
         assert user in said, "the client's own log is in it"
         assert_hidden(said, repr(service.settings), json.dumps(describe(service.settings)))
         assert {entry["object"] for entry in secured_redis.cli.acl_log()} <= {"client|setinfo"}
-        status(service, secured_redis, user, tmp_path, capfd)
+        settings = load(service.config)
+        assert check._kafka(settings, create=False) == check._redis(settings) == []
+        status(service, secured_redis, user, capfd)
+        redrive(service, secured_kafka, secured_redis, user, capfd)
 
 
-def status(service, redis, user, directory, capfd):
+def status(service, redis, user, capfd):
     """`fluvial status` as the page's operator."""
-    redis.set_user(f"{user}-operator", OPERATOR, service.settings.service)
-    file = directory / "operator.toml"
-    file.write_text(
-        service.config.read_text().replace(f'"username" = "{user}"', f'"username" = "{user}-operator"')
-    )
-    assert f"{user}-operator" in file.read_text()
-    capfd.readouterr()
-    assert main(["status", str(file), "--json"]) == 0
-    out, err = capfd.readouterr()
-    assert_hidden(out, err)
-    told = json.loads(out)
+    person = f"{user}-operator"
+    redis.set_user(person, OPERATOR, service.settings.service)
+    file = service.directory / "operator.toml"
+    file.write_text(service.config.read_text().replace(f'"username" = "{user}"', f'"username" = "{person}"'))
+    told = json.loads(shell(capfd, "status", str(file), "--json"))
     assert "claimed" in {entry["kind"] for entry in told["journal"]}
     assert told["lag"] == {"0": 0}
+
+
+def redrive(service, kafka, redis, user, capfd):
+    """`fluvial dead-letters` and `fluvial resume` as the page's person on call."""
+    person = f"{user}-oncall"
+    redis.set_user(person, ON_CALL, service.settings.service)
+    kafka.add_user(person, KAFKA_PASSWORD)
+    kafka.allow(person, renamed(KAFKA_ON_CALL, service))
+    file = service.directory / "oncall.toml"
+    file.write_text(service.config.read_text().replace(f'"{user}"', f'"{person}"'))
+    before = service.ends()[0]
+    listed = shell(capfd, "dead-letters", "list", "--config", str(file), "--json")
+    assert len(listed.splitlines()) == 2
+    assert "2 events written" in shell(capfd, "dead-letters", "redrive", "--config", str(file), "--yes")
+    assert service.ends()[0] == before + 2
+    assert "nothing to redrive" in shell(capfd, "dead-letters", "redrive", "--config", str(file), "--yes")
+    assert "not paused" in shell(capfd, "resume", str(file))
+
+
+def shell(capfd, *words):
+    """A command's standard output, once it is sure that it shows no secret."""
+    capfd.readouterr()
+    assert main(words) == 0, capfd.readouterr().err
+    out, err = capfd.readouterr()
+    assert_hidden(out, err)
+    return out
 
 
 def fetch(url):
@@ -287,6 +313,12 @@ def small(directory, broker, redis, user, section=None):
     return service
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Questions that nobody answers cost ten seconds each; here two."""
+    monkeypatch.setattr("fluvial.shard.SECONDS", 2.0)
+
+
 REFUSALS = {
     ("topic", "Read"): "Read on the topic, or Write where it writes",
     ("topic", "Write"): "Write on the topic that it writes to",
@@ -299,7 +331,7 @@ REFUSALS = {
 @pytest.mark.parametrize("instead", [None, "Describe"])
 @pytest.mark.parametrize("right", KAFKA_RIGHTS, ids=lambda right: f"{right[0]} {right[2]}")
 def test_without_a_right_in_kafka_the_worker_ends_and_names_it(
-    right, instead, secured_kafka, redis_server, tmp_path
+    right, instead, secured_kafka, redis_server, tmp_path, impatient
 ):
     """Also when the weaker right, to describe, is left."""
     kind, name, operation = right
@@ -363,8 +395,10 @@ def test_a_dead_letter_topic_that_refuses_holds_back_and_drops_nothing(
 
 @pytest.mark.kafka
 @pytest.mark.redis
-def test_a_login_that_kafka_refuses_is_said_with_the_setting(secured_kafka, redis_server, tmp_path, started):
-    """All at once, since each waits for its brokers for ten seconds."""
+def test_a_login_that_kafka_refuses_is_said_with_the_setting(
+    secured_kafka, redis_server, tmp_path, started, impatient
+):
+    """All at once, since each waits for its brokers."""
     user = unique("u")
     secured_kafka.add_user(user, KAFKA_PASSWORD)
     stranger, expired = str(secured_kafka.certificates.stranger), secured_kafka.expired
@@ -445,6 +479,8 @@ def everything(settings, name):
         store.publish(claim, [(f"k{i}", score(i)) for i in range(4)])
         store.publish(claim, [("k0", score(9)), ("new", score(10))])
         store.journal(claim, [DRIFT])
+        assert store.trip(claim, TRIP)
+        assert store.tripped() == {SHARD: TRIP}
         assert store.load(SHARD) == [b"13", b"12"]
         assert store.version_blob(SHARD, 13) == b"model"
         newer = store.claim(SHARD, "b")
@@ -521,7 +557,7 @@ def test_the_page_names_the_commands_that_the_code_has():
     sources += [path.read_text() for path in scripts.iterdir() if path.name.endswith(".lua")]
     found = {name for text in sources for name in re.findall(r"""call\(\s*['"]([A-Z]+)['"]""", text)}
     found |= {"EVALSHA", "EVAL", "INFO"}
-    named = {word[1:].upper() for word in (*WORKER, *OPERATOR) if word.startswith("+")}
+    named = {word[1:].upper() for word in (*WORKER, *OPERATOR, *ON_CALL) if word.startswith("+")}
     assert found == named
 
 
@@ -608,6 +644,31 @@ def test_a_user_who_is_removed_and_comes_back_only_interrupts_the_worker(
     running.wait(lambda: not running.reasons(), "readiness")
     epoch = secured_redis.cli.hget(service.keys.head(SHARD), "epoch")
     assert epoch == b"1"
+
+
+def on_call(redis, user, name):
+    """All that a person on call asks of Redis; a worker has paused before."""
+    with acting(redis.settings("default", password=Secret(ADMIN_PASSWORD)), name) as store:
+        assert store.trip(store.claim(SHARD, "a"), TRIP)
+    with acting(redis.settings(user), name) as store:
+        assert store.tripped() == {SHARD: TRIP}
+        assert store.resume(SHARD, TRIP)
+        assert not store.redriven(["t/0/1"])
+        store.remember_redriven(["t/0/1"], 1, DRIFT)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("command", [None, *(word for word in ON_CALL if word.startswith("+"))])
+def test_the_person_on_call(secured_redis, service_name, command):
+    """With the page's commands; and without one of them."""
+    user = unique("u")
+    secured_redis.set_user(user, [word for word in ON_CALL if word != command], service_name)
+    secured_redis.cli.script_flush()
+    if command is None:
+        on_call(secured_redis, user, service_name)
+        return
+    with pytest.raises(StoreError, match=r"docs/security\.md"):
+        on_call(secured_redis, user, service_name)
 
 
 # ---- readers ---------------------------------------------------------------------------------------

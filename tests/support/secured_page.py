@@ -12,13 +12,14 @@ KAFKA_TABLE = next(table["kafka"] for table in TABLES if "kafka" in table)
 REDIS_TABLE = next(table["redis"] for table in TABLES if "redis" in table)
 
 
-def kafka_rights(text):
-    """What the `kafka-acls.sh` lines grant: (kind, name, operation) each."""
+def kafka_rights(text, user):
+    """What the `kafka-acls.sh` lines grant to a user: (kind, name, operation) each."""
     rights = []
     for line in text.splitlines():
         if line.startswith("kafka-acls.sh"):
             options = dict(itertools.pairwise(shlex.split(line)))
-            assert options["--allow-principal"] == "User:fraud"
+            if options["--allow-principal"] != f"User:{user}":
+                continue
             kind = next(kind for kind in ("topic", "group", "cluster") if f"--{kind}" in options)
             rights.append((kind, options[f"--{kind}"], options["--operation"]))
     return rights
@@ -29,8 +30,9 @@ def acl_words(text):
     return [line.split()[3:] for line in text.splitlines() if line.startswith("ACL SETUSER")]
 
 
-KAFKA_RIGHTS = kafka_rights(PAGE)
-WORKER, CLUSTER, READER, OPERATOR = acl_words(PAGE)
+KAFKA_RIGHTS = kafka_rights(PAGE, "fraud")
+KAFKA_ON_CALL = kafka_rights(PAGE, "fraud-oncall")
+WORKER, CLUSTER, READER, OPERATOR, ON_CALL = acl_words(PAGE)
 REDIS_PASSWORD = "redis-hunter2@:%"
 
 
