@@ -11,10 +11,11 @@ from fuzz.__main__ import main
 from fuzz.engine import Fuzzer, check_run, settings_of
 from fuzz.schemas import NAMED
 
-EPISODES = 40
+EPISODES = 30
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_short_run_finds_nothing():
     """Fixed: the same contracts, models and payloads each time. The long run is `make fuzz`."""
     fuzzer = Fuzzer("suite", corpus.payloads())

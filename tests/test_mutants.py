@@ -35,13 +35,21 @@ def test_names_are_unique_and_say_what_is_lost():
     assert all(len(mutant.loses) > 20 for mutant in MUTANTS)
 
 
+SLOW = ("test_fuzz.py::test_a_short", "test_attacks.py", "test_worker.py", "test_partition_scope.py")
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_the_unbroken_copy_passes():
-    """What must fail on a mutant passes without one, in the copy and on its code."""
-    quick = [m for m in MUTANTS if not any("test_fuzz" in test or "test_attacks" in test for test in m.tests)]
+    """What must fail on a mutant passes without one, in the copy and on its code.
+
+    `make mutants` begins with all of them; the slow ones are run once already, beside this one.
+    """
+    quick = [m for m in MUTANTS if not any(slow in test for test in m.tests for slow in SLOW)]
+    assert len(quick) > len(MUTANTS) / 2
     ran = __main__.baseline(quick)
     assert ran.code == 0, ran.output
+    assert " passed" in ran.output
 
 
 def test_a_mutant_that_goes_stale_is_said(tmp_path):

@@ -14,6 +14,8 @@ from fluvial.errors import CheckpointRefused
 from fluvial.shard import signing_keys
 from fluvial.worker import SHARD
 from support import fold
+from test_partition_scope import Bench as Members
+from test_partition_scope import shared
 from test_worker import SECONDS, Bench
 
 ASKED = {"factory": "support.odd_models:Asked", "allow": ["support.odd_models:Asked"]}
@@ -109,6 +111,47 @@ def test_dead_letters_are_out_before_the_checkpoint_that_is_past_them(bench):
     b.run_to_the_end(store=store)
     assert len(b.sink.letters) == len(bad)
     assert not any(store.saves)
+
+
+def test_scores_are_out_before_the_last_checkpoint_of_a_partition_that_is_taken_away():
+    b = Members("observe")
+    never = {"every_events": 10**9, "every_seconds": 10**6}
+    b.settings = fold.settings(b.log, "linear", "observe", checkpoint=never, kafka={"scope": "partition"})
+
+    class Held(MemoryStore):
+        """The next batch of scores is under way until something is saved, or for a while."""
+
+        def __init__(self, backing):
+            super().__init__(backing)
+            self.hold, self.late = False, []
+            self.under_way, self.saving = threading.Event(), threading.Event()
+
+        def publish(self, claim, scores):
+            if self.hold:
+                self.saving.clear()
+                self.under_way.set()
+                self.saving.wait(1.5)
+                self.hold = False
+            return super().publish(claim, scores)
+
+        def save(self, claim, sequence, blob, offsets, entries, versions):
+            self.saving.set()
+            published = self.backing.shards[claim.shard].published
+            self.late += [p for p, offset in offsets.items() if published.get(p, 0) < offset]
+            super().save(claim, sequence, blob, offsets, entries, versions)
+
+    store = Held(b.backing)
+    one = b.start("one", store)
+    b.feed(400)
+    b.until(lambda: sum(t.events for t in one.worker.scope.tallies.values()) == 400, "the fold")
+    store.hold = True
+    b.feed(4)
+    b.until(store.under_way.is_set, "scores under way")
+    two = b.start("two")
+    b.until(lambda: shared(b, one, two), "two share")
+    one.stop()
+    two.stop()
+    assert not store.late
 
 
 # --- what a checkpoint is asked --------------------------------------------------------------------

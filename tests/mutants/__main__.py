@@ -25,9 +25,9 @@ from typing import Any
 from mutants import Mutant, Stale, copy_tree
 from mutants.catalogue import MUTANTS
 
-SECONDS = 300
+SECONDS = 600
 """After this long a broken build hangs, which is not what its tests are to say."""
-OPTIONS = ["-q", "-p", "no:cacheprovider", "-rfEs", "--tb=no", "--timeout=60", "--no-header"]
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-rfEs", "--tb=no", "--timeout=240", "--no-header"]
 _LINE = re.compile(r"^(FAILED|ERROR|SKIPPED) (.*?)(?: - .*)?$", re.MULTILINE)
 
 

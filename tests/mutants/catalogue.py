@@ -11,9 +11,9 @@ OWNER = "head[1] ~= ARGV[1] or head[2] ~= ARGV[2]"
 
 COMMIT_FIRST = """parts.source.commit(shard.offsets, f"{shard.sequence}:{shard.claim.epoch}")
             # Sealed once: a repeated save must be the same one"""
-LEARN_FIRST = """if event.y is not None:
+LEARN_FIRST = """        if event.y is not None:
             self._learn(event, event.y)
-        answers = self._predict(event)
+        members, x = self.mixture.members, event.x
 """
 PYTHONS_JSON = (
     "(lambda kind: lambda value: msgspec.convert(__import__('json').loads(value), kind))"
@@ -51,6 +51,25 @@ SAVING = [
             )
         ],
         "test_saving_order.py::test_scores_are_out_before_the_checkpoint_that_is_past_them",
+    ),
+    mutant(
+        "scores-not-flushed-on-revoke",
+        "a rebalance: scores of a partition's last events are never published",
+        [
+            (
+                "keeper.py",
+                "self.publisher.flush()\n            self._parts.sink.flush",
+                "self._parts.sink.flush",
+            )
+        ],
+        "test_saving_order.py::"
+        "test_scores_are_out_before_the_last_checkpoint_of_a_partition_that_is_taken_away",
+    ),
+    mutant(
+        "no-checkpoint-on-revoke",
+        "each rebalance folds again what was folded since the last checkpoint",
+        [("partition_scope.py", "keeper.last_checkpoint()", "pass")],
+        "test_partition_scope.py::test_a_revoked_partition_gets_a_last_checkpoint",
     ),
     mutant(
         "letters-not-flushed",
@@ -124,35 +143,35 @@ STATE = [
             "drifts around a restart are noticed late or never",
             '"monitor": self.monitor.state(),',
             '"monitor": None,',
-            "[reset-linear]",
+            "[linear-reset]",
         ),
         (
             "pending-rows",
             "up to 31 events before each checkpoint are never evaluated or watched",
             '"rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],',
             '"rows": [],',
-            "[observe-linear]",
+            "[linear-observe]",
         ),
         (
             "weights",
             "after a restart the mixture has forgotten who was right",
             '"weights": list(self.mixture.weights),',
             '"weights": [1.0 / len(self.mixture.weights)] * len(self.mixture.weights),',
-            "[reweight-linear]",
+            "[linear-reweight]",
         ),
         (
             "memory",
             "after a restart a reset has nothing to warm the fresh model on",
             '"memory": self.memory.state(),',
             '"memory": Memory().state(),',
-            "[reset-linear]",
+            "[linear-reset]",
         ),
         (
             "age-of-the-model",
             "after a restart a change is dated back into the time of another model",
             '"fresh_at": self._fresh_at,',
             '"fresh_at": 0,',
-            "[reset-linear]",
+            "[linear-reset]",
         ),
     )
 ]
@@ -203,6 +222,14 @@ FENCES = [
         "a worker that hangs keeps the others standing by for hours",
         [("topic_scope.py", "int(seconds * 1_000)", "int(seconds * 1_000_000)")],
         "test_saving_order.py::test_a_loop_that_stalls_loses_its_lease",
+    ),
+    mutant(
+        "older-generation-claims",
+        "a member that the group gave up takes its old partition back from the new owner",
+        [
+            ("claim.lua", "tonumber(known[2]) > tonumber(ARGV[3])", "false"),
+        ],
+        "test_generations.py::test_an_older_generation_is_refused_while_the_owner_lives",
     ),
     mutant(
         "claim-not-idempotent",
@@ -332,10 +359,9 @@ FOLD = [
         [
             (
                 "learner.py",
-                "answers = self._predict(event)\n",
+                "        members, x = self.mixture.members, event.x\n",
                 LEARN_FIRST,
             ),
-            ("learner.py", "        self._learn(event, y)\n        return Outcome", "        return Outcome"),
         ],
         "test_learner.py::test_predicts_before_it_learns",
         "test_learner.py::test_observe_is_plain_river[linear]",
