@@ -62,7 +62,6 @@ def until_shared(*nodes):
     [
         ("mock", {"assignor": "range"}),
         ("mock", {"assignor": "cooperative-sticky"}),
-        pytest.param("real", {"assignor": "range"}, marks=real),
         pytest.param("real", {"assignor": "cooperative-sticky"}, marks=real),
         pytest.param("real", {"protocol": "consumer"}, marks=real),
     ],
