@@ -22,11 +22,48 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fuzz import corpus
 from fuzz.process import work
 
+SAID_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal for a bar."""
 
-def fuzz(read: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run the processes and gather what they found."""
+
+class Result:
+    """What came of it so far."""
+
+    def __init__(self, read: argparse.Namespace) -> None:
+        self._read = read
+        self._started = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self.findings: list[dict[str, Any]] = []
+        self.signals: dict[tuple[str, str], bytes] = {}
+        self.episodes = 0
+
+    def add(self, counts: Counter[str], findings: list[dict[str, Any]], signals: dict[Any, bytes]) -> None:
+        """One more episode."""
+        self.counts.update(counts)
+        self.findings += findings
+        self.signals |= signals
+        self.episodes += 1
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        payloads, seconds = sum(self.counts.values()), time.monotonic() - self._started
+        return {
+            "seed": self._read.seed,
+            "processes": self._read.processes,
+            "payloads": payloads,
+            "episodes": self.episodes,
+            "seconds": round(seconds, 1),
+            "rate": round(payloads / seconds),
+            "counts": {str(what): n for what, n in self.counts.most_common()},
+            "refusals told apart": len(self.signals),
+            "findings": self.findings,
+        }
+
+
+def fuzz(read: argparse.Namespace, console: Console) -> Result:
+    """Run the processes and gather what they find, until the end or Ctrl-C."""
     context = multiprocessing.get_context("spawn")
-    queue, started = context.Queue(), time.monotonic()
+    queue, result = context.Queue(), Result(read)
     share = -(-read.events // read.processes)
     sizes = [min(share, read.events - k * share) for k in range(read.processes)]
     children = [
@@ -35,35 +72,28 @@ def fuzz(read: argparse.Namespace, console: Console) -> dict[str, Any]:
     ]
     for child in children:
         child.start()
-    counts, findings, signals, episodes = Counter[str](), [], {}, 0
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}/s"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task, done, left = progress.add_task("", total=read.events, rate=""), 0, len(children)
-        while left:
-            message = _next(queue, children)
-            if message[0] == "done":
-                done += message[1]
-                rate = done / (time.monotonic() - started)
-                progress.update(task, completed=done, rate=f"{rate:,.0f}/s")
-                continue
-            left -= 1
-            counts.update(message[1][0])
-            findings += message[1][1]
-            signals |= message[1][2]
-            episodes += message[2]
-    seconds = time.monotonic() - started
-    return {
-        "seed": read.seed,
-        "processes": read.processes,
-        "payloads": sum(counts.values()),
-        "episodes": episodes,
-        "seconds": round(seconds, 1),
-        "rate": round(read.events / seconds),
-        "counts": {str(what): n for what, n in counts.most_common()},
-        "refusals told apart": len(signals),
-        "findings": findings,
-        "signals": signals,
-    }
+        task, left, said = progress.add_task("", total=read.events, rate=0), len(children), time.monotonic()
+        try:
+            while left:
+                episode = _next(queue, children)
+                if episode is None:
+                    left -= 1
+                    continue
+                result.add(*episode)
+                now = result.told()
+                progress.update(task, completed=now["payloads"], rate=now["rate"])
+                if not console.is_terminal and time.monotonic() - said > SAID_SECONDS:
+                    said = time.monotonic()
+                    found = len(result.findings)
+                    console.print(f"{now['payloads']:,} payloads, {now['rate']}/s, {found} findings")
+        except KeyboardInterrupt:
+            console.print("stopped; what there is so far:")
+    for child in children:
+        child.terminate()
+        child.join()
+    return result
 
 
 def _next(queue: Any, children: Sequence[Any]) -> Any:
@@ -92,10 +122,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     read = arguments(argv)
     console = Console(stderr=True)
     console.print(f"seed {read.seed}", highlight=False)
-    result = fuzz(read, console)
-    signals = result.pop("signals")
+    gathered = fuzz(read, console)
+    result = gathered.told()
     if read.keep:
-        found = [corpus.keep(name, shape, v) for (name, shape), v in signals.items() if name != "random"]
+        found = [
+            corpus.keep(name, shape, v) for (name, shape), v in gathered.signals.items() if name != "random"
+        ]
         console.print(f"{sum(path is not None for path in found)} payloads added to the corpus")
     if read.json:
         print(json.dumps(result, indent=1))

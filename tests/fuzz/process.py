@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+from collections import Counter
 from typing import Any
 
 from fuzz import corpus
@@ -13,12 +15,14 @@ EPISODE = 2_000
 
 
 def work(seed: str, events: int, queue: Any) -> None:
-    """Fuzz in a process of its own; tells the queue after each episode, and at the end everything."""
+    """Fuzz in a process of its own; tells the queue after each episode what came of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, and tells what there is
     logging.getLogger("fluvial").setLevel(logging.CRITICAL)
-    fuzzer, done = Fuzzer(seed, corpus.payloads()), 0
-    while done < events:
-        size = min(EPISODE, events - done)
-        fuzzer.episode(size)
-        done += size
-        queue.put(("done", size, len(fuzzer.findings)))
-    queue.put(("end", (fuzzer.counts, fuzzer.findings, fuzzer.signals), fuzzer.episodes))
+    fuzzer, told = Fuzzer(seed, corpus.payloads()), 0
+    for start in range(0, events, EPISODE):
+        fuzzer.episode(min(EPISODE, events - start))
+        signals = dict(list(fuzzer.signals.items())[told:])
+        told = len(fuzzer.signals)
+        queue.put((fuzzer.counts, fuzzer.findings, signals))
+        fuzzer.counts, fuzzer.findings = Counter(), []
+    queue.put(None)

@@ -15,6 +15,8 @@ LEARN_FIRST = """        if event.y is not None:
             self._learn(event, event.y)
         members, x = self.mixture.members, event.x
 """
+TEACH_FIRST = """                [member.teach(x, y) for member in members]
+                answers = (first.ask(x),) if single else"""
 PYTHONS_JSON = (
     "(lambda kind: lambda value: msgspec.convert(__import__('json').loads(value), kind))"
     "(self._struct(root, (), 'n0'))"
@@ -365,6 +367,30 @@ FOLD = [
         ],
         "test_learner.py::test_predicts_before_it_learns",
         "test_learner.py::test_observe_is_plain_river[linear]",
+    ),
+    mutant(
+        "batches-learn-before-predicting",
+        "the same, in the loop that folds most of a batch",
+        [
+            (
+                "learner.py",
+                "                answers = (first.ask(x),) if single else",
+                TEACH_FIRST,
+            )
+        ],
+        "test_learner.py::test_the_same_in_batches_of_any_size[linear-observe]",
+    ),
+    mutant(
+        "batches-without-reweighing",
+        "the mixture's weights, and with them every score, depend on how events came in batches",
+        [
+            (
+                "learner.py",
+                "                if not single:\n                    mixture.reweigh",
+                "                if False:\n                    mixture.reweigh",
+            )
+        ],
+        "test_learner.py::test_the_same_in_batches_of_any_size[linear-reweight]",
     ),
     mutant(
         "labels-as-strings",
