@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can go silent, refuse, or swallow one answer."""
+"""A TCP proxy on loopback that can go silent, or swallow one answer; while its server is away it refuses."""
 
 import contextlib
 import socket
@@ -53,8 +53,13 @@ class TcpProxy:
             except OSError:
                 return
             self.connections += 1
-            server = socket.create_connection(self._target)
-            self._sockets += [client, server]
+            try:
+                server = socket.create_connection(self._target, timeout=5)
+            except OSError:  # the server is away: so is the proxy, until it is back
+                client.close()
+                continue
+            server.settimeout(None)
+            self._sockets = [sock for sock in self._sockets if sock.fileno() >= 0] + [client, server]
             armed = threading.Event()
             threading.Thread(target=self._up, args=(client, server, armed), daemon=True).start()
             threading.Thread(target=self._down, args=(client, server, armed), daemon=True).start()
