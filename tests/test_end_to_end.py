@@ -140,7 +140,8 @@ class Running:
         """Until the newest one holds these next offsets."""
 
         def saved():
-            told = json.loads(fluvial(directory, "status", "--json", "--no-kafka").stdout)["checkpoint"]
+            [shard] = json.loads(fluvial(directory, "status", "--json", "--no-kafka").stdout)["shards"]
+            told = shard["checkpoint"]
             return told and told["offsets"] == {str(p): o for p, o in offsets.items()}
 
         self.wait(saved, f"a checkpoint at {offsets}")
@@ -199,8 +200,9 @@ def test_from_a_csv_to_scores(place, kafka_broker, fresh_redis):
         assert worker.metric("fluvial_prequential", metric="accuracy", horizon="total") > 0.8
 
         status = json.loads(fluvial(place, "status", "--json").stdout)
-        assert status["lag"] == {"0": 0}
-        assert status["active"]
+        [shard] = status["shards"]
+        assert shard["lag"] == {"0": 0}
+        assert shard["active"]
         assert {"started", "claimed"} <= {entry["kind"] for entry in status["journal"]}
         assert_scores(place, fresh_redis)
         assert worker.end() == 0
@@ -211,8 +213,8 @@ def test_from_a_csv_to_scores(place, kafka_broker, fresh_redis):
     assert headers["__connect.errors.offset"] == b"2000"
     assert headers["__connect.errors.exception.class.name"] == b"malformed"
     # The lease was given back, and what was shown before can be shown still.
-    status = json.loads(fluvial(place, "status", "--json").stdout)
-    assert (status["active"], status["checkpoint"]["offsets"]) == (None, {"0": 2_501})
+    [shard] = json.loads(fluvial(place, "status", "--json").stdout)["shards"]
+    assert (shard["active"], shard["checkpoint"]["offsets"]) == (None, {"0": 2_501})
     assert "nobody holds the lease" in fluvial(place, "status").stdout
 
     with Running(place) as again:

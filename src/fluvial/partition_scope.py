@@ -16,7 +16,7 @@ from fluvial.errors import Fenced, OffsetLost, SourceUnavailable, StoreUnavailab
 from fluvial.keeper import Keeper
 from fluvial.ports import Member, Message
 from fluvial.scopes import Scope
-from fluvial.types import Changes, Membership
+from fluvial.types import Changes, Claim, Membership
 
 log = logging.getLogger("fluvial.worker")
 
@@ -170,8 +170,7 @@ class PartitionScope(Scope):
         shard, token = shard_of(partition), self.token()
         self.patience.waiting_for = f"claiming partition {partition}"
         try:
-            store, persist = self.parts.store, self.patience.persist
-            claim = persist(lambda: store.claim(shard, token, self._membership()))
+            claim = self.patience.persist(lambda: self._ask_for(partition, shard, token))
             keeper = self.open(claim, partition)
         except Fenced as error:
             self.keepers.pop(partition, None)
@@ -184,6 +183,11 @@ class PartitionScope(Scope):
             return None
         log.info("partition %d is ours: epoch %d, offsets %s", partition, claim.epoch, keeper.shard.offsets)
         return keeper
+
+    def _ask_for(self, partition: int, shard: str, token: str) -> Claim:
+        if partition not in self._wanted:
+            raise Fenced("taken away while an outage was waited out")
+        return self.parts.store.claim(shard, token, self._membership())
 
     def _membership(self) -> Membership:
         settings = self.parts.settings

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from fluvial.config import Settings, load
 from fluvial.errors import SourceError
 from fluvial.keys import Keys
 
-SHARD = "all"
+TOPIC_SHARD = "all"
 SECONDS = 5.0
 
 
@@ -34,40 +35,56 @@ def run(args: argparse.Namespace) -> int:
     """Print it; 1 when there is no checkpoint yet."""
     settings = load(args.file)
     status = _read(settings, args.journal)
-    if not args.no_kafka and status["checkpoint"] is not None:
-        status["lag"] = _lag(settings, status["checkpoint"]["offsets"])
+    if not args.no_kafka:
+        _add_lag(settings, status["shards"])
     if args.json:
         print(msgspec.json.encode(status).decode())
     else:
         _show(status)
-    return 0 if status["checkpoint"] is not None else 1
+    return 0 if any(shard["checkpoint"] is not None for shard in status["shards"]) else 1
 
 
 def _read(settings: Settings, journal: int) -> dict[str, Any]:
     """Everything that Redis says."""
     store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
     try:
-        blobs = store.load(SHARD)
         return {
             "service": settings.service,
-            "active": store.lease_holder(SHARD),
-            "paused": {shard: trip.because for shard, trip in store.tripped().items()},
-            "checkpoint": None if not blobs else _header(settings, blobs[0]),
-            "lag": None,
+            "scope": settings.kafka.scope,
+            "shards": [*_shards(settings, store)],
             "journal": list(store.entries(journal)),
         }
     finally:
         store.close()
 
 
-def _header(settings: Settings, blob: bytes) -> dict[str, Any]:
+def _shards(settings: Settings, store: RedisStore) -> Iterator[dict[str, Any]]:
+    """Each shard: in partition scope one after the other, until there is no further one."""
+    paused = store.tripped()
+    for number in itertools.count():
+        topic_scope = settings.kafka.scope == "topic"
+        shard = TOPIC_SHARD if topic_scope else f"partition-{number}"
+        blobs, holder = store.load(shard), store.lease_holder(shard)
+        if topic_scope or blobs or holder or shard in paused:
+            yield {
+                "shard": shard,
+                "active": holder,
+                "paused": paused[shard].because if shard in paused else None,
+                "checkpoint": None if not blobs else _header(settings, shard, blobs[0]),
+                "lag": None,
+            }
+        if topic_scope or not (blobs or holder):
+            return
+
+
+def _header(settings: Settings, shard: str, blob: bytes) -> dict[str, Any]:
     """What the newest checkpoint says of itself, once its signature holds."""
     from fluvial.checkpoint import Expectation, runtime, unseal  # noqa: PLC0415 - only with a checkpoint
     from fluvial.shard import signing_keys  # noqa: PLC0415 - as above
 
     expect = Expectation(
         service=settings.service,
-        shard=SHARD,
+        shard=shard,
         schema=settings.schema.hash,
         river=runtime().river,
         max_bytes=settings.checkpoint.max_bytes,
@@ -77,25 +94,40 @@ def _header(settings: Settings, blob: bytes) -> dict[str, Any]:
     return {**told, "age_seconds": time.time() - header.created_at}
 
 
-def _lag(settings: Settings, offsets: Mapping[int, int]) -> dict[int, int] | str:
-    """Events in the log behind the checkpoint, per partition; or why it cannot be told."""
+def _add_lag(settings: Settings, shards: Sequence[dict[str, Any]]) -> None:
+    """Events in the log behind each checkpoint, per partition; or why it cannot be told."""
+    known = [shard for shard in shards if shard["checkpoint"] is not None]
+    if not known:
+        return
     source = KafkaSource(settings.kafka, settings.service)
     try:
-        return {int(p): source.bounds(int(p), SECONDS).high - offset for p, offset in offsets.items()}
+        for shard in known:
+            offsets = shard["checkpoint"]["offsets"].items()
+            shard["lag"] = {int(p): source.bounds(int(p), SECONDS).high - offset for p, offset in offsets}
     except SourceError as error:
-        return str(error)
+        for shard in known:
+            shard["lag"] = str(error)
     finally:
         source.close(SECONDS)
 
 
 def _show(status: Mapping[str, Any]) -> None:
     console = Console()
-    checkpoint = status["checkpoint"]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("service", status["service"])
-    facts.add_row("active", status["active"] or "nobody holds the lease")
-    for shard, why in status["paused"].items():
-        facts.add_row("paused", f"shard {shard}, until `fluvial resume`: {why}")
+    console.print(f"service  {status['service']}, a model per {status['scope']}")
+    if not status["shards"]:
+        console.print("no shard yet: has `fluvial run` been started with these settings?")
+    for shard in status["shards"]:
+        console.print(_facts(shard))
+    if status["journal"]:
+        console.print(_journal(status["journal"]))
+
+
+def _facts(shard: Mapping[str, Any]) -> Table:
+    checkpoint, facts = shard["checkpoint"], Table.grid(padding=(0, 2))
+    facts.add_row("shard", shard["shard"])
+    facts.add_row("active", shard["active"] or "nobody holds the lease")
+    if shard["paused"] is not None:
+        facts.add_row("paused", f"until `fluvial resume`: {shard['paused']}")
     if checkpoint is None:
         facts.add_row("checkpoint", "none yet: has `fluvial run` been started with these settings?")
     else:
@@ -104,13 +136,9 @@ def _show(status: Mapping[str, Any]) -> None:
         facts.add_row("checkpoint", f"number {sequence} of epoch {epoch}, {age:.1f} s ago, {size:,} bytes")
         facts.add_row("model", checkpoint["model_class"])
         facts.add_row("offsets", _pairs(checkpoint["offsets"]))
-    if status["lag"] is not None:
-        facts.add_row(
-            "behind it", _pairs(status["lag"]) if isinstance(status["lag"], dict) else status["lag"]
-        )
-    console.print(facts)
-    if status["journal"]:
-        console.print(_journal(status["journal"]))
+    if shard["lag"] is not None:
+        facts.add_row("behind it", _pairs(shard["lag"]) if isinstance(shard["lag"], dict) else shard["lag"])
+    return facts
 
 
 def _pairs(values: Mapping[Any, Any]) -> str:
