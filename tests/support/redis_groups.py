@@ -31,7 +31,7 @@ def linked(replica):
 
 def caught_up(master):
     """Everything that the master wrote is on its replica."""
-    return master.cli.execute_command("WAIT", 1, 1_000) >= 1
+    return master.cli.execute_command("WAIT", 1, 4_000) >= 1
 
 
 def cut(master):
@@ -72,7 +72,7 @@ class SentinelGroup:
         (directory / "sentinel.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {directory}\n"
             f"sentinel monitor {self.MASTER} 127.0.0.1 {self.servers[0].port} 2\n"
-            f"sentinel down-after-milliseconds {self.MASTER} 1000\n"
+            f"sentinel down-after-milliseconds {self.MASTER} 2000\n"
             f"sentinel failover-timeout {self.MASTER} 4000\n"
         )
         return Leash([BINARY, str(directory / "sentinel.conf"), "--sentinel"], directory)
@@ -114,7 +114,7 @@ class ClusterGroup:
 
         self.servers = []
         for _ in range(6):
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
             server = RedisServer(*QUICK, *options, "--cluster-port", str(free_port()))
             self.servers.append(server.start())
         self._form()
