@@ -1,6 +1,7 @@
 """Dead letters, whole: the flood breaker in the worker, the lease during an outage, and the commands."""
 
 import base64
+import contextlib
 import json
 import time
 
@@ -8,18 +9,20 @@ import pytest
 from confluent_kafka import KafkaError
 
 from fluvial.adapters.kafka import KafkaSink
-from fluvial.adapters.memory_log import MemorySink, MemorySource
+from fluvial.adapters.memory_log import MemorySink, MemorySource, MemoryTopic
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.adapters.redis import RedisStore
 from fluvial.cli import check, main, redrive
+from fluvial.codec import Codec
 from fluvial.config import load
-from fluvial.errors import Reason, SourceUnavailable, StoreFull, StoreUnavailable
+from fluvial.errors import BadEvent, Reason, SourceUnavailable, StoreFull, StoreUnavailable
 from fluvial.keys import Keys
 from fluvial.looking import look
 from fluvial.types import DeadLetter, Trip
 from fluvial.worker import SHARD
 from support import fold
 from support.kafka_broker import create_topic, produce_values, read_topic, unique_topic
+from support.service import Service
 from test_worker import Bench
 
 BROKEN = b"{broken"
@@ -117,6 +120,31 @@ def test_where_it_trips_does_not_depend_on_batches(bench, batch):
     assert len(b.sink.letters) == 51
 
 
+def test_inference_does_not_run_ahead_of_the_pause(bench, monkeypatch):
+    """Events of a batch that are dropped at the trip decide nothing until they are read again."""
+    monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
+    log = fold.drifting(200)
+    log.schema["infer"] = True
+    del log.schema["features"]
+    b = bench(log, "linear", dead_letters={"max_run": 5}, kafka={"batch": 500})
+    b.topic = MemoryTopic()
+    values = list(log.values)
+    values[10:20] = [BROKEN] * 10
+    b.append(values)
+    running = b.start()
+    for pause in (14, 19):
+        paused(b, running, pause)
+        person(b)
+    running.until(lambda: b.offset() == b.end(), "the end")
+    state = running.worker.shard.codec.state()
+    running.stop()
+    undisturbed = Codec(b.settings.schema)
+    for offset, value in enumerate(values):
+        with contextlib.suppress(BadEvent):
+            undisturbed.decode(value, None, 0, offset, 0)
+    assert state == undisturbed.state()
+
+
 def test_neither_a_restart_nor_a_standby_starts_it_over(bench):
     b = flooded(bench, max_run=30)
     first = b.start()
@@ -141,22 +169,24 @@ def test_neither_a_restart_nor_a_standby_starts_it_over(bench):
 def test_counts_survive_a_crash_so_that_restarts_are_no_way_around_it(bench):
     """A worker that dies after every few events trips at the same one as a healthy one."""
     b = flooded(bench, max_run=30)
-    limit, b_end = {"at": 305}, []
+    until = {"offset": 305}
 
     class Dying(MemorySource):
-        def poll(self, limit_, seconds):
-            if b.offset() >= limit["at"]:
-                raise LookupError("killed")
-            return super().poll(min(limit_, 3), seconds)
+        """Gives nothing from that offset on, and dies when a checkpoint holds what came before."""
 
-    while b.backing.tripped.get(SHARD) is None:
-        running = b.start(source=Dying(b.topic, "orders"))
-        running.thread.join(20)
-        b_end.append(b.offset())
-        limit["at"] += 5
-        if b.backing.tripped.get(SHARD) is None:
-            assert isinstance(running.raised, LookupError)
-        assert len(b_end) < 20
+        def poll(self, limit, seconds):
+            if b.offset() >= until["offset"]:
+                raise LookupError("killed")
+            return super().poll(min(limit, max(0, until["offset"] - self._next[0])), seconds)
+
+    lives = 0
+    while SHARD not in b.backing.tripped:
+        running, lives = b.start(source=Dying(b.topic, "orders")), lives + 1
+        while running.thread.is_alive() and SHARD not in b.backing.tripped:
+            time.sleep(0.01)
+        until["offset"] += 5
+        assert lives < 20
+    assert lives > 3
     assert b.backing.tripped[SHARD].id == "0/329"
 
 
@@ -572,3 +602,45 @@ def test_check_says_how_to_create_it(tmp_path, mock_kafka):
     (fault,) = check._kafka(load(config, {}), create=False)
     assert "--create --topic events.dead-letters" in fault
     assert "fluvial check --create" in fault
+
+
+# ---- as an operator meets it: processes, a real Kafka, a real Redis ------------------------------
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_every_event_bad_from_the_flood_to_the_redrive(tmp_path, kafka_broker, redis_server, capsysbinary):
+    """Killed while paused and started again, it stays paused; a person looks, resumes, redrives."""
+    log = fold.drifting(200)
+    service = Service(tmp_path, kafka_broker, redis_server, log, "linear", dead_letters={"max_run": 40})
+    config, store = str(service.config), service.store()
+    with service:
+        service.produce([*log.values[:100], *[BROKEN] * 60, *log.values[160:]])
+        for hash_seed in (1, 2):
+            service.start(hash_seed)
+            service.wait(lambda: SHARD in store.tripped(), "the trip")
+            service.wait(lambda: service.checkpointed() == {0: 140}, "its checkpoint")
+            time.sleep(1.5)
+            assert service.checkpointed() == {0: 140}
+            service.kill()
+        service.start(3)
+        assert main(["status", config]) == 0
+        assert b"40 events in a row were refused" in capsysbinary.readouterr().out
+        assert main(["resume", config]) == 0
+        service.wait_until_folded()
+        assert main(["dead-letters", "list", "--json", "--limit", "100", "--config", config]) == 0
+        rows = [
+            json.loads(line) for line in capsysbinary.readouterr().out.splitlines() if line.startswith(b"{")
+        ]
+        assert sorted(row["offset"] for row in rows) == list(range(100, 160))
+        assert {row["reason"] for row in rows} == {"malformed"}
+        assert all(row["topic_id"] for row in rows)
+        assert main(["dead-letters", "redrive", "0/100", "0/101", "--yes", "--config", config]) == 0
+        service.wait_until_folded()
+        assert service.ends() == {0: 202}
+        assert service.terminate() == 0
+    kinds = [kind for kind, _ in service.journal() if kind in {"tripped", "resumed", "redriven"}]
+    assert kinds == ["tripped", "resumed", "redriven"]
+    ledger = service.learner().ledger.partitions[0]
+    assert (ledger.learned, ledger.dead, ledger.gaps) == (140, 62, 0)
+    store.close()

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 
+import msgspec
 import pytest
 
 from fluvial.adapters.memory_group import MemoryGroup, MemoryMember
@@ -11,6 +12,7 @@ from fluvial.adapters.memory_log import MemorySink, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
 from fluvial.checkpoint import Expectation, unseal
 from fluvial.codec import Codec
+from fluvial.config import DeadLetterSettings
 from fluvial.errors import Fenced, StoreUnavailable
 from fluvial.learner import Learner
 from fluvial.looking import look
@@ -270,3 +272,50 @@ def test_the_view_shows_each_shard(bench):
     two = bench.start("two")
     bench.until(lambda: shared(bench, one, two), "two share")
     assert len(look(one.worker, one.source).shards) == 2, "what is gone is not shown"
+
+
+def test_a_flood_in_one_partition_pauses_its_worker_until_it_is_resumed(monkeypatch):
+    monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
+    bench = Bench("reset")
+    bench.settings = msgspec.structs.replace(bench.settings, dead_letters=DeadLetterSettings(max_run=20))
+    bench.feed(400)
+    for _ in range(30):
+        bench.topic.append(b"{broken", partition=1)
+    bench.feed(400)
+    one = bench.start("one")
+    store = MemoryStore(bench.backing)
+    bench.until(lambda: shard_of(1) in store.tripped(), "the trip")
+    bench.until(lambda: bench.offsets()[1] == 120, "its checkpoint")
+    bench.until(lambda: one.worker.patience.held is not None, "the pause")
+    view = look(one.worker, one.source)
+    assert (view.ready, view.paused) == (False, True)
+    assert "20 events in a row" in view.not_ready[0]
+    assert [shard.tripped for shard in sorted(view.shards, key=lambda s: s.shard)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    before = {p: keeper.shard.offsets for p, keeper in one.worker.scope.keepers.items()}
+    bench.feed(40)
+    time.sleep(0.3)
+    assert {p: keeper.shard.offsets for p, keeper in one.worker.scope.keepers.items()} == before
+    # What the pause finds under way: the group gives half of it to another worker, then all of it back.
+    two = bench.start("two")
+    bench.until(lambda: len(one.held()) == len(two.held()) == 2, "two and two")
+    paused, other = (one, two) if 1 in one.held() else (two, one)
+    bench.until(lambda: paused.worker.patience.held is not None, "the pause goes with the partition")
+    bench.until(lambda: other.worker.patience.held is None, "who has lost the partition goes on")
+    bench.until(lambda: all(bench.offsets()[p] == 210 for p in other.held()), "the other's partitions")
+    other.stop()
+    bench.until(lambda: len(paused.held()) == PARTITIONS, "all four")
+    assert bench.offsets()[1] == 120
+    assert len(bench.sink.letters) == 20
+    assert store.resume(shard_of(1), store.tripped()[shard_of(1)])
+    bench.until_folded()
+    assert paused.worker.patience.held is None
+    assert len(bench.sink.letters) == 30
+    assert [shard.partitions[0].ledger.dead for shard in look(paused.worker, paused.source).shards].count(
+        30
+    ) == 1
+    paused.stop()

@@ -32,7 +32,7 @@ class Patience:
         self.waiting_for: str | None = "starting"
         """None while nothing keeps the worker from its work."""
         self.held: str | None = None
-        """Why nothing is to be read although nothing is away: reading stays paused after an outage."""
+        """Why nothing is to be read although nothing is away; reading is paused before each poll."""
         self.renew: Callable[[], None] = lambda: None
         """Called during an outage, to keep what would run out meanwhile. May raise Fenced."""
         self.turned_at = time.monotonic()
@@ -87,8 +87,7 @@ class Patience:
             self.waited += tried - began
             # Also when it ends in another error that somebody answers: a full store, a lost offset.
             if waited:
-                if self.held is None:
-                    self._source.resume()
+                self._source.resume()
                 self.waiting_for = was
                 log.info("the wait is over")
 
