@@ -108,11 +108,11 @@ class Box:
         self.store.close()
 
     def chosen(self, choice: Choice, doing: str) -> Iterator[Letter]:
-        """Each letter that is meant, once, showing how far the reading is. Raises SourceError."""
+        """Each letter that is meant, once; `doing` is shown with how far it is. Raises SourceError."""
         seen = Seen()
         self.copies = 0
         self.reasons.clear()
-        with Watched(doing, self.letters.records()) as watched:
+        with Watched(doing, self.letters.records() if doing else 0) as watched:
             for letter in self.letters.letters():
                 watched.show(self.letters.read)
                 if not seen.first(letter):
@@ -123,7 +123,10 @@ class Box:
 
 
 class Watched:
-    """A progress bar on a terminal, a plain line every few seconds elsewhere; both on standard error."""
+    """A progress bar on a terminal, a plain line every few seconds elsewhere; both on standard error.
+
+    Without a total it shows nothing.
+    """
 
     def __init__(self, doing: str, total: int) -> None:
         self._doing = doing
@@ -154,7 +157,7 @@ class Watched:
     def show(self, done: int) -> None:
         """How far it is."""
         now = time.monotonic()
-        if now - self._said < (0.1 if self._progress is not None else _LINE_SECONDS):
+        if not self._total or now - self._said < (0.1 if self._progress is not None else _LINE_SECONDS):
             return
         self._said = now
         if self._progress is not None:
