@@ -10,6 +10,7 @@ import pytest
 from fluvial.adapters.memory_log import MemorySink, MemorySource
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.checkpoint import Expectation, seal, unseal
+from fluvial.drift.error import CLOCK
 from fluvial.errors import CheckpointRefused
 from fluvial.shard import signing_keys
 from fluvial.worker import SHARD
@@ -207,6 +208,18 @@ def test_a_model_that_does_not_survive_loading_is_refused(bench):
     b.append([fold.wire(1_200, *b.log.events[0])])
     b.run_to_the_end(owner="three")
     assert "answers-differ" in b.kinds()
+
+
+def test_a_change_is_not_dated_back_into_the_time_of_another_model():
+    """After a reset and a restart, too, only the losses of the present model are looked at."""
+    log = fold.drifting(3_000)
+    settings = fold.settings(log, "linear", "reset")
+    learner = fold.fold(settings, log.values).learner
+    since = learner.events - max(version.events for version in learner.lineage.versions)
+    assert 0 < since < 2_000
+    losses = learner._losses()
+    assert abs(len(losses) - since) < CLOCK
+    assert list(fold.copied(learner)._losses()) == list(losses)
 
 
 # --- the lease -------------------------------------------------------------------------------------

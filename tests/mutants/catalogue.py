@@ -137,43 +137,43 @@ STATE = [
         f"state-without-{what}",
         loses,
         [("learner.py", old, new)],
-        "test_learner.py::test_the_same_from_any_checkpoint_on" + case,
+        test,
     )
-    for what, loses, old, new, case in (
+    for what, loses, old, new, test in (
         (
             "detectors",
             "drifts around a restart are noticed late or never",
             '"monitor": self.monitor.state(),',
             '"monitor": None,',
-            "[linear-reset]",
+            "test_learner.py::test_the_same_from_any_checkpoint_on[linear-reset]",
         ),
         (
             "pending-rows",
             "up to 31 events before each checkpoint are never evaluated or watched",
             '"rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],',
             '"rows": [],',
-            "[linear-observe]",
+            "test_learner.py::test_the_same_from_any_checkpoint_on[linear-observe]",
         ),
         (
             "weights",
             "after a restart the mixture has forgotten who was right",
             '"weights": list(self.mixture.weights),',
             '"weights": [1.0 / len(self.mixture.weights)] * len(self.mixture.weights),',
-            "[linear-reweight]",
+            "test_learner.py::test_the_same_from_any_checkpoint_on[linear-reweight]",
         ),
         (
             "memory",
             "after a restart a reset has nothing to warm the fresh model on",
             '"memory": self.memory.state(),',
             '"memory": Memory().state(),',
-            "[linear-reset]",
+            "test_learner.py::test_the_same_from_any_checkpoint_on[linear-reset]",
         ),
         (
             "age-of-the-model",
             "after a restart a change is dated back into the time of another model",
             '"fresh_at": self._fresh_at,',
             '"fresh_at": 0,',
-            "[linear-reset]",
+            "test_saving_order.py::test_a_change_is_not_dated_back_into_the_time_of_another_model",
         ),
     )
 ]
