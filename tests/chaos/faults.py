@@ -13,6 +13,7 @@ from chaos.world import YOUNG_SECONDS
 
 WEIGHTS = {
     "kill": 40,  # SIGKILL of a worker, started again soon
+    "kill-save": 12,  # SIGKILL in the moment after a checkpoint: its scores are out, Kafka may not know of it
     "kill-all": 4,
     "stop": 10,  # SIGSTOP of a worker and later SIGCONT: the lease is long gone
     "term": 6,  # SIGTERM and a new start: an orderly move
@@ -29,6 +30,7 @@ WEIGHTS = {
 }
 SECONDS = {
     "kill": (0.0, 0.5),
+    "kill-save": (0.0, 0.5),
     "kill-all": (0.0, 1.0),
     "stop": (0.5, 8.0),
     "term": (0.0, 0.5),
@@ -44,6 +46,7 @@ MARKERS = (b"EVALSHA", b"SET")
 SHORT = 0.15
 """Share of faults that do not wait for the worker to be at work: some must fall into its start."""
 WAIT_SECONDS = 10.0
+SAVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,8 @@ class Storm:
             self._strike_redis(fault, slot, what)
         elif family == "kafka":
             self._strike_kafka(fault, slot, what)
+        elif fault.kind == "kill-save":
+            self._kill_at_save(fault)
         elif fault.kind == "kill-all":
             victims = [s for s in self._world.slots if self._free(s)]
             for each in victims:
@@ -233,6 +238,23 @@ class Storm:
         slot.kill()
         self.counts["SIGKILL"] += 1
         self._later(str(slot.number), fault.seconds, lambda: slot.start(fault.hash_seed + slot.number))
+
+    def _kill_at_save(self, fault):
+        """Kill the owner of a shard as soon as its next checkpoint is in Redis."""
+        if "redis" in self._busy:
+            return
+        keys, cli = self._world.keys, self._world.redis.cli
+        shard = list(self._world.shards)[fault.slot % len(self._world.shards)]
+        owner = (cli.get(keys.lease(shard)) or b"").decode()
+        slots = [s for s in self._world.slots if self._free(s) and f":{s.process.pid}:" in owner]
+        before, limit = cli.hget(keys.head(shard), "sequence"), time.monotonic() + SAVE_SECONDS
+        while slots and cli.hget(keys.head(shard), "sequence") == before:
+            if time.monotonic() > limit:
+                return
+        if slots:
+            lives = str(slots[0])
+            self._kill(slots[0], fault)
+            self._count(fault, lives, f"after checkpoint {int(before or 0) + 1} of {shard}")
 
     def _strike_worker(self, fault, slot):
         name, seconds = str(slot.number), fault.seconds
