@@ -3,6 +3,7 @@
 import pytest
 
 from fluvial.errors import TopologyChanged
+from fluvial.looking import look
 from fluvial.survey import EVERY_SECONDS, SILENT_SECONDS, Survey
 from fluvial.types import Lag
 from support import fold
@@ -71,6 +72,17 @@ def bench(monkeypatch):
         for running in one.running:
             running.worker.stop()
             running.thread.join(30)
+
+
+def test_brokers_that_cannot_be_asked_make_it_not_ready(bench):
+    b = bench()
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    b.topic.available = False
+    running.until(lambda: not look(running.worker, running.source).ready, "it is noticed")
+    assert "no look at the log" in look(running.worker, running.source).not_ready[0]
+    b.topic.available = True
+    running.until(lambda: look(running.worker, running.source).ready, "it is over")
 
 
 def test_added_partitions_stop_the_worker_unless_the_settings_decide(bench):

@@ -34,7 +34,8 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
     held = worker.patience.held
     if held is not None:
         reasons.append(held)
-    reasons += list(worker.scope.survey.silent.values())
+    survey = worker.scope.survey
+    reasons += [*survey.silent.values(), *filter(None, [survey.away])]
     return WorkerView(
         service=worker.settings.service,
         task=worker.settings.schema.label.task,

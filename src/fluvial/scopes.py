@@ -46,6 +46,7 @@ class Scope:
         # One thread for all shards: the store is told from one at a time.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
         self.survey = Survey()
+        self._waited = 0.0
         self._limit = min(FIRST_BATCH, parts.settings.kafka.batch)
 
     def run(self) -> None:
@@ -135,11 +136,16 @@ class Scope:
         """Ask the brokers for the log's ends when it is time; empty when it is not, or they are away."""
         if not self.survey.due():
             return {}
+        if self.patience.waited > self._waited:
+            self._waited = self.patience.waited
+            self.survey.forget()  # while an outage is waited out nothing is read
         try:
-            return self.parts.source.ends(ASK_SECONDS)
+            ends = self.parts.source.ends(ASK_SECONDS)
         except SourceUnavailable as error:
-            log.debug("no look at the log: %s", error)
+            self.survey.away = f"no look at the log: {error}"
             return {}
+        self.survey.away = ""
+        return ends
 
     def silent(self, keeper: Keeper, ends: Mapping[int, Lag]) -> bool:
         """Whether a partition of the keeper fell silent just now: said, journalled, and to be read again."""

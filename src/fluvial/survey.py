@@ -28,6 +28,8 @@ class Survey:
         """Partition to the next offset at which it was first seen to wait, and when."""
         self.silent: dict[int, str] = {}
         """Partition to what is to be said of it."""
+        self.away = ""
+        """Why the brokers could not be asked the last time; empty when they answered."""
 
     def due(self) -> bool:
         """Whether to ask the brokers now; at most every ten seconds."""
@@ -59,6 +61,6 @@ class Survey:
         return sorted(ends)[known:]
 
     def forget(self) -> None:
-        """Nothing is held any more."""
+        """Nothing is held any more, or nothing was read for another reason."""
         self._stood.clear()
         self.silent.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -111,6 +112,9 @@ class KafkaSource:
                 if partition not in found:
                     msg = f"{doing}: topic {self.topic!r} has no such partition, only {len(found)}"
                     raise SourceFatal(msg) from None
+                # One that was added: the consumer learns of it with its next look at the topic.
+                with contextlib.suppress(KafkaException):
+                    self._consumer.list_topics(self.topic, timeout=max(seconds, 0.1))
             raise self._client.explain(reason, doing) from None
         answer = cast("tuple[int, int] | None", told)  # None, which the stubs leave out: it came too late
         if answer is None:
