@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from fluvial.adapters.embedded import EmbeddedKafka, Leash, free_port
@@ -224,19 +224,22 @@ def add_partition(live):
 
 @pytest.mark.kafka
 def test_kafka_partitions_added(make, kafka_broker, monkeypatch, caplog):
-    """Refused by default, learned from as set."""
+    """Noticed while running and at a start; refused by default, learned from as set."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.3)
     live = make(kafka_broker, events=600)
     first, second = pieces(live.log.values, 2)
     live.produce(first)
-    live.run_to_the_end()
+    node = live.start()
+    live.until_folded(node)
     add_partition(live)
+    with pytest.raises(TopologyChanged, match="on_added_partitions"):
+        node.join()
     with pytest.raises(TopologyChanged, match="2 partitions, the checkpoint is of 1"):
         live.start().join()
     assert {e["detail"]["error"] for e in live.entries("refused")} == {"TopologyChanged"}
     assert live.checkpointed() == {0: len(first)}
 
     live.produce(second, 1)
-    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.3)
     learning = live.start(live.with_settings(kafka={"client": QUICK, "on_added_partitions": "learn"}))
     live.until_folded(learning)
     assert learning.metric("fluvial_incidents_total", incident="partitions-added") == 1
@@ -247,6 +250,31 @@ def test_kafka_partitions_added(make, kafka_broker, monkeypatch, caplog):
     assert [(ledger[p].learned, ledger[p].balanced()) for p in (0, 1)] == [(300, True), (300, True)]
     folded = fold.fold(live.settings, live.log.values)
     assert live.learner().metrics() == folded.learner.metrics()
+
+
+def test_kafka_partition_silent(on_mock, monkeypatch, caplog):
+    """The client stops fetching one partition while the other goes on: not ready, said, read again."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.5)
+    monkeypatch.setattr("fluvial.survey.SILENT_SECONDS", 5.0)
+    live = on_mock(partitions=2)
+    parts = pieces(live.log.values, 4)
+    node = live.start()
+    node.until_ready()
+    for partition in (0, 1):
+        live.produce(parts[partition], partition)
+    live.until_folded(node)
+    node.app._source._consumer.pause([TopicPartition(live.topic, 1)])  # behind the worker's back
+    for partition in (0, 1):
+        live.produce(parts[2 + partition], partition)
+    said = node.until_not_ready("partition 1 is silent at offset")
+    assert f"{len(parts[3])} events wait" in said
+    assert node.metric("fluvial_incidents_total", incident="partition-silent") >= 1
+    live.until_folded(node)
+    node.until_ready()
+    node.stop()
+    assert "reading it again from there" in caplog.text
+    assert 1 in {entry["partition"] for entry in live.entries("partition-silent")}
+    assert live.learner().events == len(live.log.events)
 
 
 def test_kafka_another_cluster(on_mock, make):

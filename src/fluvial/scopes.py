@@ -136,9 +136,9 @@ class Scope:
         """Ask the brokers for the log's ends when it is time; empty when it is not, or they are away."""
         if not self.survey.due():
             return {}
-        if self.patience.waited > self._waited:
-            self._waited = self.patience.waited
+        if self.patience.waited - self._waited > 0.1:
             self.survey.forget()  # while an outage is waited out nothing is read
+        self._waited = self.patience.waited
         try:
             ends = self.parts.source.ends(ASK_SECONDS)
         except SourceUnavailable as error:

@@ -65,6 +65,7 @@ class KafkaMember(KafkaSource):
         else:
             others = self._where(others)
             self._consumer.assign([*others, *wanted])
+        self._consumer.resume(wanted)  # an assignment does not take back a pause
         self._assigned = [*others, *wanted]
 
     def _where(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:

@@ -184,6 +184,8 @@ class KafkaSource:
         self._reports.clear()
         self._assigned = [TopicPartition(self.topic, p, offset) for p, offset in offsets.items()]
         self._consumer.assign(self._assigned)
+        # An assignment does not take back a pause of its partitions.
+        self._consumer.resume(self._assigned)
 
     def poll(self, limit: int, seconds: float) -> Sequence[Message]:
         """Next records, at most `limit`, waiting at most `seconds`; in offset order within a partition.
