@@ -138,6 +138,7 @@ class Run:
             "seconds": round(seconds, 1),
             "kills": counts["SIGKILL"],
             "starts": sum(slot.lives for slot in self.world.slots),
+            "fenced_by_the_group": self.storm.fenced,
             "faults": {kind: n for kind, n in sorted(counts.items()) if kind != "SIGKILL"},
             "made": dict(self.feed.counts()),
             "counts": dict(self.verdict.counts),
@@ -168,7 +169,8 @@ def told(report):
     """The report as lines."""
     kinds = ", ".join(f"{kind} {n}" for kind, n in report["faults"].items())
     yield f"faults: {sum(report['faults'].values())} ({kinds})"
-    yield f"workers: {report['kills']} SIGKILLs, {report['starts']} starts"
+    ended = report["fenced_by_the_group"]
+    yield f"workers: {report['kills']} SIGKILLs, {report['starts']} starts, {ended} ended by the group"
     made = Counter(report["made"])
     kinds = f"{made['learned']:,} with a label, {made['scored']:,} without, {made['dead']:,} bad"
     yield f"events: {made.total():,} ({kinds})"

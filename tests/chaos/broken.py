@@ -15,15 +15,24 @@ from fluvial.shard import Shard
 
 
 def resume_from_kafka():
-    """Resume where Kafka's committed offset is, not where the state is."""
+    """Resume where Kafka's commit was when the shard was opened, not where the state is."""
+
+    def asking(right):
+        def committed(self, seconds):
+            self._was = right(self, seconds)
+            return self._was
+
+        return committed
 
     def elsewhere(right):
         def assign(self, offsets):
-            committed = self.committed(10.0) if offsets else {}
-            right(self, {p: committed[p].offset if p in committed else o for p, o in offsets.items()})
+            was = {p: commit.offset for p, commit in getattr(self, "_was", {}).items()}
+            self._was = {}
+            right(self, {p: was.get(p, o) for p, o in offsets.items()})
 
         return assign
 
+    KafkaSource.committed = asking(KafkaSource.committed)
     KafkaSource.assign, KafkaMember.take = elsewhere(KafkaSource.assign), elsewhere(KafkaMember.take)
 
 
@@ -45,17 +54,14 @@ def commit_first():
 
 
 def no_seek():
-    """Assign the partitions and let the client decide where to read on."""
+    """Scope partition: let the client read on wherever it would, as it does unless it is told otherwise."""
 
-    def anywhere(right):
-        def assign(self, offsets):
-            right(self, offsets)
-            if self._assigned:
-                self._consumer.assign([TopicPartition(self.topic, t.partition) for t in self._assigned])
+    def on_assign(self, consumer, partitions):
+        consumer.incremental_assign(partitions)
+        self._assigned = [*self._assigned, *partitions]
+        self._given += [p.partition for p in partitions]
 
-        return assign
-
-    KafkaSource.assign, KafkaMember.take = anywhere(KafkaSource.assign), anywhere(KafkaMember.take)
+    KafkaMember._on_assign, KafkaMember.take = on_assign, lambda self, offsets: self.resume()
 
 
 def no_fence():

@@ -13,7 +13,7 @@ from chaos.world import YOUNG_SECONDS
 
 WEIGHTS = {
     "kill": 40,  # SIGKILL of a worker, started again soon
-    "kill-save": 12,  # SIGKILL in the moment after a checkpoint: its scores are out, Kafka may not know of it
+    "kill-at": 20,  # SIGKILL at a step of its protocol with Redis: before it is done, or before it is known
     "kill-all": 4,
     "stop": 10,  # SIGSTOP of a worker and later SIGCONT: the lease is long gone
     "term": 6,  # SIGTERM and a new start: an orderly move
@@ -30,7 +30,7 @@ WEIGHTS = {
 }
 SECONDS = {
     "kill": (0.0, 0.5),
-    "kill-save": (0.0, 0.5),
+    "kill-at": (0.0, 0.5),
     "kill-all": (0.0, 1.0),
     "stop": (0.5, 8.0),
     "term": (0.0, 0.5),
@@ -43,10 +43,12 @@ SECONDS = {
     "kafka-hole": (0.5, 8.0),
 }
 MARKERS = (b"EVALSHA", b"SET")
-SHORT = 0.15
-"""Share of faults that do not wait for the worker to be at work: some must fall into its start."""
+MOMENTS = {"save": b":journal\r\n", "upload": b"\r\nSET\r\n", "publish": b":published:"}
+"""What a request to Redis has in it at each step: the flip of a checkpoint, its blob, scores (or a claim)."""
+SHORT = 0.25
+"""Share of faults that do not wait for progress: some must fall into a start, or into an outage."""
 WAIT_SECONDS = 10.0
-SAVE_SECONDS = 2.0
+FENCED = "Static consumer fenced by other consumer"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Fault:
     hash_seed: int
     marker: bytes
     times: int
+    moment: str
+    """Of `MOMENTS`."""
+    answered: bool
+    """After it was done, or before."""
 
 
 def drawn(seed, workers, kinds=None):
@@ -83,6 +89,8 @@ def drawn(seed, workers, kinds=None):
             hash_seed=rng.randrange(1, 2**32),
             marker=rng.choice(MARKERS),
             times=rng.randrange(1, 4),
+            moment=rng.choices(list(MOMENTS), (3, 1, 1))[0],
+            answered=rng.random() < 0.5,
         )
 
 
@@ -99,7 +107,12 @@ class Storm:
         self._busy = {}
         """What is broken now, by what it is broken on."""
         self._leaving = {}
+        self._armed = {}
+        """By slot, the fault that its proxy waits to carry out."""
         self.counts = Counter()
+        self.fenced = 0
+        """Static members that the broker fenced after they were silent for longer than their session: the
+        client cannot go on in that process. Ending is safe, so it is counted and not called a fault."""
         self.odd = []
         """Workers that ended though nobody ended them, or otherwise than they should."""
 
@@ -121,6 +134,8 @@ class Storm:
 
     def heal(self):
         """Take back everything that is broken, now, and start who is not there."""
+        for slot in self._world.slots:
+            slot.redis.disarm()
         while self._due or self._leaving:
             while self._due:
                 self._undo()
@@ -183,11 +198,26 @@ class Storm:
             if slot.number in self._leaving:
                 self._see_off(slot)
                 continue
-            code = slot.ended()
-            if code is not None and slot.wanted:
-                self._say("ended", slot, f"by itself, with status {code}")
-                self.odd.append(f"{slot} ended by itself with status {code}: {slot.said()}")
+            lives, code = str(slot), slot.ended()
+            if code is not None and slot.tripped:
+                self._tripped(slot, lives)
+            elif code is not None and slot.wanted:
+                said = slot.said()
+                fenced = code == 1 and FENCED in said.splitlines()[-1]
+                self._say("ended", slot, f"by itself, with status {code}{', fenced by the group' * fenced}")
+                if fenced:
+                    self.fenced += 1
+                else:
+                    self.odd.append(f"{slot} ended by itself with status {code}: {said}")
                 slot.start(slot.lives + 1)
+
+    def _tripped(self, slot, lives):
+        """It was killed at the moment that was waited for."""
+        fault = self._armed[slot.number]
+        self.counts["SIGKILL"] += 1
+        when = "after" if fault.answered else "before"
+        self._count(fault, lives, f"{when} a {fault.moment}, at {self._watch.total:,} scores")
+        self._later(str(slot.number), fault.seconds, lambda: slot.start(fault.hash_seed))
 
     def _see_off(self, slot):
         """A worker that was told to end: whether it has, and how."""
@@ -198,6 +228,9 @@ class Storm:
                 return
             slot.kill()
             self.odd.append(f"{slot} did not end within its grace after SIGTERM: {slot.said()}")
+        elif slot.tripped:
+            self.counts["SIGKILL"] += 1
+            self._count(self._armed[slot.number], slot, "while it was ending")
         elif code != 0 and not (young and code == -signal.SIGTERM):
             self.odd.append(f"{slot} ended with status {code} after SIGTERM: {slot.said()}")
         del self._leaving[slot.number]
@@ -216,8 +249,6 @@ class Storm:
             self._strike_redis(fault, slot, what)
         elif family == "kafka":
             self._strike_kafka(fault, slot, what)
-        elif fault.kind == "kill-save":
-            self._kill_at_save(fault)
         elif fault.kind == "kill-all":
             victims = [s for s in self._world.slots if self._free(s)]
             for each in victims:
@@ -239,28 +270,15 @@ class Storm:
         self.counts["SIGKILL"] += 1
         self._later(str(slot.number), fault.seconds, lambda: slot.start(fault.hash_seed + slot.number))
 
-    def _kill_at_save(self, fault):
-        """Kill the owner of a shard as soon as its next checkpoint is in Redis."""
-        if "redis" in self._busy:
-            return
-        keys, cli = self._world.keys, self._world.redis.cli
-        shard = list(self._world.shards)[fault.slot % len(self._world.shards)]
-        owner = (cli.get(keys.lease(shard)) or b"").decode()
-        slots = [s for s in self._world.slots if self._free(s) and f":{s.process.pid}:" in owner]
-        before, limit = cli.hget(keys.head(shard), "sequence"), time.monotonic() + SAVE_SECONDS
-        while slots and cli.hget(keys.head(shard), "sequence") == before:
-            if time.monotonic() > limit:
-                return
-        if slots:
-            lives = str(slots[0])
-            self._kill(slots[0], fault)
-            self._count(fault, lives, f"after checkpoint {int(before or 0) + 1} of {shard}")
-
     def _strike_worker(self, fault, slot):
         name, seconds = str(slot.number), fault.seconds
         if fault.kind == "kill":
             self._count(fault, slot, f"at {self._watch.total:,} scores, back after {seconds:.1f} s")
             self._kill(slot, fault)
+        elif fault.kind == "kill-at":
+            if not slot.armed:
+                self._armed[slot.number] = fault
+                slot.arm(MOMENTS[fault.moment], answered=fault.answered)
         elif fault.kind == "stop":
             self._count(fault, slot, f"for {seconds:.1f} s")
             slot.send(signal.SIGSTOP)

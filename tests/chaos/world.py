@@ -146,6 +146,10 @@ class Slot:
         self.stopped = False
         """By SIGSTOP."""
         self.wanted = False
+        self.armed = False
+        """To be killed at a moment that its proxy will see."""
+        self.tripped = False
+        """That moment came."""
         self.lives = 0
         self.began = 0.0
         self._launch = world.launch
@@ -162,7 +166,8 @@ class Slot:
         """A new life, under this seed for hashes."""
         self.lives += 1
         self.began = time.monotonic()
-        self.wanted = True
+        self.wanted, self.armed, self.tripped = True, False, False
+        self.redis.disarm()
         paths = [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
         environ = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(paths)}
         with self.output.open("ab") as output:
@@ -179,6 +184,18 @@ class Slot:
     def send(self, number):
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
+
+    def arm(self, marker, *, answered):
+        """Have it killed at its next request to Redis with `marker`: before that is done, or just after."""
+        self.armed = True
+        self.redis.trip(marker, self._trip, answered=answered)
+
+    def _trip(self):
+        process = self.process
+        if process is not None:
+            self.tripped = True
+            self.send(signal.SIGKILL)
+        self.armed = False
 
     def kill(self):
         """SIGKILL, which also ends one that is stopped."""

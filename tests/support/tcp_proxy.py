@@ -18,6 +18,7 @@ class TcpProxy:
         self.requests = 0
         self._silent = threading.Event()
         self._swallow = []
+        self._trips = []
         self._sockets = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -33,6 +34,18 @@ class TcpProxy:
     def swallow(self, marker, times=1):
         """Let the next request with `marker` reach the server, then reset instead of passing the answer."""
         self._swallow += [marker] * times
+
+    def trip(self, marker, act, *, answered):
+        """Call `act` at the next request with `marker`, before it reaches the server or once it is answered.
+
+        Nothing of this request's answer goes through; `act` is called from a thread of the proxy.
+        """
+        self._trips.append((marker, act, answered))
+
+    def disarm(self):
+        """Forget what was to be swallowed or tripped over."""
+        self._swallow.clear()
+        self._trips.clear()
 
     def reset(self):
         """Reset every connection."""
@@ -60,7 +73,7 @@ class TcpProxy:
                 continue
             server.settimeout(None)
             self._sockets = [sock for sock in self._sockets if sock.fileno() >= 0] + [client, server]
-            armed = threading.Event()
+            armed = []
             threading.Thread(target=self._up, args=(client, server, armed), daemon=True).start()
             threading.Thread(target=self._down, args=(client, server, armed), daemon=True).start()
 
@@ -70,16 +83,25 @@ class TcpProxy:
                 self.requests += 1
                 if self._silent.is_set():
                     continue
-                if self._swallow and self._swallow[0] in data:
+                if self._trips and self._trips[0][0] in data:
+                    _, act, answered = self._trips.pop(0)
+                    if not answered:
+                        act()
+                        break
+                    armed.append(act)
+                elif self._swallow and self._swallow[0] in data:
                     self._swallow.pop(0)
-                    armed.set()
+                    armed.append(None)
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
 
     def _down(self, client, server, armed):
         with server, contextlib.suppress(OSError):
             while data := server.recv(CHUNK):
-                if armed.is_set():
+                if armed:
+                    act = armed.pop()
+                    if act is not None:
+                        act()
                     break
                 if not self._silent.is_set():
                     client.sendall(data)
