@@ -186,7 +186,7 @@ def test_a_redis_user_who_may_not_write_is_said(settings, capsys, monkeypatch, f
     finally:
         fresh_redis.cli.execute_command("ACL", "DELUSER", "reader")
     told = capsys.readouterr().err
-    assert "this user may not do that" in told
+    assert "redis.username may not do that; docs/security.md" in told
     assert "sesame" not in told
     assert "Traceback" not in told
 
