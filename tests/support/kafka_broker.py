@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from fluvial.adapters.embedded import EmbeddedKafka, Leash, free_port
@@ -113,10 +113,37 @@ def wait_for(bootstrap: str, seconds: float) -> None:
     while True:
         try:
             if admin.list_topics(timeout=1).brokers:
-                return
+                break
         except KafkaException:
             if time.monotonic() > end:
                 raise
+    for number in range(8):  # names that fall to each of the two partitions of offsets
+        wait_for_coordinator(bootstrap, f"warm-{number}", end)
+
+
+NOT_YET = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TIMED_OUT,
+}
+
+
+def wait_for_coordinator(bootstrap: str, group: str, end: float) -> None:
+    """A broker that has just started answers for groups a moment later than for topics."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    try:
+        while time.monotonic() < end:
+            try:
+                consumer.committed([TopicPartition("warm", 0)], timeout=2)
+            except KafkaException as error:
+                if error.args[0].code() not in NOT_YET:
+                    return  # asking is not allowed here: it answers
+                time.sleep(0.1)
+            else:
+                return
+    finally:
+        consumer.close()
 
 
 @pytest.fixture(scope="session")
