@@ -163,7 +163,7 @@ def test_an_unknown_fault_of_the_fold_saves_nothing(bench, monkeypatch):
         running.worker.shard.learner.ledger.partitions[0].learned += 1_000
         raise LookupError("a bug")
 
-    running.worker.shard.learner.step = broken
+    running.worker.shard.learner.steps = broken
     bench.append(bench.log.values[:3])
     with pytest.raises(LookupError, match="a bug"):
         running.join()
