@@ -3,11 +3,12 @@
 import math
 import pickle
 import random
+from functools import partial
 
 import pytest
 from river import linear_model, optim, preprocessing
 
-from fluvial import fused
+from fluvial.fused import linear as fused
 from fluvial.mixture import Member, NonFiniteAnswer, reader
 from fluvial.models.encoding import Standardise
 from fluvial.types import Task
@@ -21,7 +22,7 @@ def pipeline(scaler="standard", **head):
 
 
 def member(model):
-    return Member("m", model, reader(model, Task.BINARY, 2), champion=True)
+    return Member("m", model, partial(reader, task=Task.BINARY, size=2), champion=True)
 
 
 def is_generated(one):

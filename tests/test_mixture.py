@@ -46,7 +46,9 @@ def ask(answer, task=Task.BINARY, size=2):
 
 
 def mixture(task, size, weights):
-    members = [Member(f"m{i}", Says(None), lambda x: None, champion=i == 0) for i in range(len(weights))]
+    members = [
+        Member(f"m{i}", Says(None), lambda _: lambda x: None, champion=i == 0) for i in range(len(weights))
+    ]
     return Mixture(task, size, members, list(weights))
 
 
