@@ -45,6 +45,9 @@ class Setup:
     """Fluvial's own preset instead of the explicit River model that the others use."""
     checkpoint_seconds: float = 1.0
     """`NEVER` for none."""
+    scope: str = "topic"
+    member: str = ""
+    """Scope partition: the static member's name, one of its own for each worker."""
 
 
 def settings(setup: Setup, service: str, port: int) -> str:
@@ -55,8 +58,13 @@ def settings(setup: Setup, service: str, port: int) -> str:
     )
     lines = [
         f"service = {quoted(service)}",
-        f"kafka = {{ bootstrap_servers = {quoted(setup.bootstrap)}, topic = {quoted(setup.topic)} }}",
-        f"redis = {{ url = {quoted(setup.redis)} }}",
+        "[kafka]",
+        f"bootstrap_servers = {quoted(setup.bootstrap)}",
+        f"topic = {quoted(setup.topic)}",
+        f"scope = {quoted(setup.scope)}",
+        f"instance_id = {quoted(setup.member)}",
+        "[redis]",
+        f"url = {quoted(setup.redis)}",
         "[schema]",
         'id = "id"',
         'key = "key"',
@@ -80,8 +88,8 @@ def settings(setup: Setup, service: str, port: int) -> str:
 class Service:
     """One running worker; a context manager that ends it with SIGTERM."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.name = f"bench-{uuid.uuid4().hex[:8]}"
+    def __init__(self, setup: Setup, name: str = "") -> None:
+        self.name = name or f"bench-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="fluvial-bench-")
         home = Path(self._directory.name)

@@ -4,6 +4,7 @@
     python benchmarks/speed.py checkpoints   a checkpoint each second against none
     python benchmarks/speed.py latency       event to readable score, at 1,000 events a second
     python benchmarks/speed.py memory        resident memory over a million events
+    python benchmarks/speed.py scaling       two workers against one, a partition each
     python benchmarks/speed.py               all of them
 
 Without --kafka and --redis it starts a Kafka (Java, Maven) and a redis-server of its own. Each system
@@ -34,6 +35,7 @@ from rich.table import Table
 
 import latency
 import parts
+import scaling
 from parts import console
 from service import NEVER, Service, Setup
 
@@ -41,7 +43,7 @@ FULLEST = {"linear": 90_000, "tree": 40_000, "arf": 4_000}
 """Events a second that nobody here exceeds: what the topic is filled for."""
 RIVER, OBSERVE, REWEIGHT = "River alone", "Fluvial observe", "Fluvial reweight"
 FLUVIAL = {OBSERVE: "observe", REWEIGHT: "reweight"}
-PARTS = ("throughput", "checkpoints", "latency", "memory")
+PARTS = ("throughput", "checkpoints", "latency", "memory", "scaling")
 MILLION = 1_000_000
 
 Result = dict[str, Any]
@@ -293,6 +295,20 @@ def memory(ground: Ground) -> Result:
     return found
 
 
+# --- scaling ---------------------------------------------------------------------------------------
+
+
+def measure_scaling(ground: Ground) -> Result:
+    """A tree a partition: learned by one worker, and by two."""
+    options = ground.options
+    events = 2 * ground.needed(["tree"])
+    topic = scaling.topic(ground.bootstrap, events)
+    ground.clean()
+    found = scaling.measure(ground.setup("tree", "observe", topic=topic), options.rounds, options.seconds)
+    console.print(scaling.shown("tree", found))
+    return found
+
+
 # --- the command -----------------------------------------------------------------------------------
 
 
@@ -359,6 +375,7 @@ def main() -> None:
         "checkpoints": checkpoints,
         "latency": measure_latency,
         "memory": memory,
+        "scaling": measure_scaling,
     }
     with parts.kafka(options.kafka) as bootstrap, parts.redis_server(options.redis) as redis_url:
         ground = Ground(options, bootstrap, redis_url)

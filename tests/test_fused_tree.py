@@ -109,6 +109,17 @@ def test_equal_with_several_classes_and_categories(classes, seed):
     both(classifier(binary_split=True), events(seed, classes=classes, text=2.0))
 
 
+def test_equal_where_a_value_is_the_threshold():
+    def whole():
+        chance = random.Random(8)
+        for _ in range(800):
+            x = {name: float(chance.randint(0, 11)) for name in NAMES}
+            yield x, x[NAMES[0]] + chance.random() > 5.5, 1.0
+
+    river = both(classifier(grace_period=100), whole())
+    assert any(node.threshold.is_integer() for node in river._root.iter_branches())
+
+
 @pytest.mark.parametrize("absent", [0.01, 0.3])
 def test_equal_when_features_come_and_go(absent):
     for seed in range(2):
