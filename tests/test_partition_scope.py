@@ -274,6 +274,28 @@ def test_the_view_shows_each_shard(bench):
     assert len(look(one.worker, one.source).shards) == 2, "what is gone is not shown"
 
 
+def test_events_lost_in_one_partition_begin_its_model_alone_afresh(bench):
+    bench.feed(2_000)
+    one = bench.start("one")
+    bench.until_folded()
+    one.stop()
+    bench.feed(400)
+    bench.topic.trim(2, 530)
+    kafka = msgspec.structs.replace(bench.settings.kafka, on_lost_offset="fresh")
+    bench.settings = msgspec.structs.replace(bench.settings, kafka=kafka)
+    bench.start("two")
+    bench.until_folded()
+    learners = [kept(bench.settings, bench.backing, p) for p in range(PARTITIONS)]
+    begun = [[v.offset for v in learner.lineage.versions if v.cause == "events-lost"] for learner in learners]
+    assert begun == [[], [], [530], []]
+    ledger = learners[2].ledger.partitions[2]
+    assert (ledger.skipped, ledger.learned, ledger.balanced()) == (30, 570, True)
+    told = [(shard, e.partition, e.detail["events"]) for _, shard, e in bench.backing.journal
+            if e.kind == "events-lost"]  # fmt: skip
+    assert told == [(shard_of(2), 2, 30)]
+    assert bench.backing.shards[shard_of(2)].versions
+
+
 def test_a_flood_in_one_partition_pauses_its_worker_until_it_is_resumed(monkeypatch):
     monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
     bench = Bench("reset")

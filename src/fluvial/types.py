@@ -78,7 +78,8 @@ class Version(msgspec.Struct, frozen=True):
 
     number: int
     cause: str
-    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, later `refit`, `rollback`, `manual`."""
+    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, later `refit`, `rollback`,
+    `manual`."""
     parent: int | None
     partition: int
     offset: int
@@ -86,7 +87,7 @@ class Version(msgspec.Struct, frozen=True):
     events: int
     """Labelled events learned by then."""
     time: float
-    """Event time."""
+    """Event time; 0 where no event made it (`genesis`, `events-lost`)."""
     detail: Mapping[str, Any] = {}
     """The signal that led to it, what was kept, how many events warmed it."""
     metrics: Mapping[str, float] = {}

@@ -38,7 +38,17 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
 }
 """Which prequential metrics a task has."""
 
-CAUSES = ("genesis", "reset", "promotion", "restart", "non-finite", "refit", "rollback", "manual")
+CAUSES = (
+    "genesis",
+    "reset",
+    "promotion",
+    "restart",
+    "non-finite",
+    "events-lost",
+    "refit",
+    "rollback",
+    "manual",
+)
 """What makes a version; any other cause is shown as `other`."""
 
 INCIDENTS = (

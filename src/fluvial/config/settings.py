@@ -39,8 +39,9 @@ class KafkaSettings(Section, frozen=True):
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
     wait_ms: Annotated[int, Meta(ge=1, le=1_000)] = 20
     """How long a batch waits for company."""
-    on_lost_offset: Literal["fail", "earliest"] = "fail"
-    """When the resume position is outside the log: stop, or go on from its start with the same model."""
+    on_lost_offset: Literal["fail", "earliest", "fresh"] = "fail"
+    """When the resume position is below the log's start: stop; go on from there with the same model; or
+    with a fresh one."""
     on_added_partitions: Literal["fail", "learn", "ignore"] = "fail"
     """Scope topic, when the topic has more partitions than the model knows: stop; learn from them too, from
     their start; or leave them out."""
