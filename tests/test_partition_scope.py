@@ -19,7 +19,7 @@ from fluvial.looking import look
 from fluvial.models import unpickle
 from fluvial.partition_scope import shard_of
 from fluvial.shard import blanks_of, signing_keys, spec_of
-from fluvial.types import Membership
+from fluvial.types import Membership, StoreReport
 from fluvial.worker import Worker
 from support import fold
 
@@ -294,6 +294,24 @@ def test_events_lost_in_one_partition_begin_its_model_alone_afresh(bench):
             if e.kind == "events-lost"]  # fmt: skip
     assert told == [(shard_of(2), 2, 30)]
     assert bench.backing.shards[shard_of(2)].versions
+
+
+def test_a_store_that_becomes_unfit_makes_a_member_not_ready(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.02)
+    redis = msgspec.structs.replace(bench.settings.redis, allow_unfit=False)
+    bench.settings = msgspec.structs.replace(bench.settings, redis=redis)
+    bench.backing.report = fit = StoreReport(version="7.2", persistent=True, eviction="noeviction")
+    bench.feed(400)
+    one = bench.start("one")
+    bench.until_folded()
+    bench.until(lambda: look(one.worker, one.source).ready, "readiness")
+    bench.backing.report = msgspec.structs.replace(fit, eviction="volatile-ttl")
+    bench.until(lambda: not look(one.worker, one.source).ready, "it is noticed")
+    assert "it evicts keys (volatile-ttl" in look(one.worker, one.source).not_ready[0]
+    kinds = lambda: [entry.kind for _, _, entry in bench.backing.journal]  # noqa: E731 - asked twice
+    bench.until(lambda: "store-unfit" in kinds(), "its entry")
+    one.stop()
+    assert kinds().count("store-unfit") == 1, "once for all shards"
 
 
 def test_a_flood_in_one_partition_pauses_its_worker_until_it_is_resumed(monkeypatch):

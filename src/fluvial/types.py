@@ -257,7 +257,7 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 class StoreReport(msgspec.Struct, frozen=True):
-    """What a store says of itself at the start."""
+    """What a store says of itself."""
 
     version: str
     persistent: bool
@@ -266,6 +266,8 @@ class StoreReport(msgspec.Struct, frozen=True):
     """Its eviction policy; anything but `noeviction` can drop a checkpoint."""
     embedded: bool = False
     """A server fit for demo and tests only."""
+    told: bool = True
+    """False: it may not be asked, so nothing of this is known."""
 
 
 class MemberStanding(msgspec.Struct, frozen=True):

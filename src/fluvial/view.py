@@ -58,6 +58,7 @@ INCIDENTS = (
     "older-checkpoint",
     "previous-generation",
     "lost-state",
+    "store-unfit",
     "checkpoint-refused",
     "replayed",
     "answers-differ",
@@ -195,6 +196,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     """It holds what it should and events flow; when False, `not_ready` says why."""
     not_ready: tuple[str, ...] = ()
     """Sentences for people, without secrets."""
+    warnings: tuple[str, ...] = ()
+    """What the settings accept although it is not as it should be; no reason not to be ready."""
     paused: bool = False
     """Consumption stands still on purpose (back-pressure, breaker)."""
     started_at: float = nan

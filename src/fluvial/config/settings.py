@@ -70,7 +70,8 @@ class RedisSettings(Section, frozen=True):
     ca_file: str | None = None
     timeout_seconds: Positive = 2.0
     allow_unfit: bool = False
-    """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests)."""
+    """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests). Otherwise it
+    is refused at the start, and makes the worker not ready when it becomes so later."""
 
 
 class ModelSettings(Section, frozen=True):
