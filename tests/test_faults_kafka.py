@@ -188,8 +188,8 @@ def test_kafka_offset_below_start(make, kafka_broker, caplog):
     node = live.run_to_the_end(live.with_settings(kafka={"on_lost_offset": "earliest", "client": QUICK}))
     assert node.view.incidents["events-lost"] == 1
     [entry] = live.entries("events-lost")
-    assert entry["detail"] == {"events": 100, "from": 600, "to": 700}
-    assert "events 600 to 700 had left the log" in caplog.text
+    assert entry["detail"] == {"events": 100, "from": 600, "to": 700, "then": "earliest"}
+    assert "events 600 to 700 had left the log; going on with the same model" in caplog.text
     learner = live.learner()
     ledger = learner.ledger.partitions[0]
     assert (ledger.skipped, ledger.learned, ledger.balanced()) == (100, 1_100, True)
@@ -200,6 +200,45 @@ def test_kafka_offset_below_start(make, kafka_broker, caplog):
         if not 600 <= event.offset < 700:
             oracle.step(event)
     fold.assert_same_fold(learner, oracle)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("scope", ["topic", "partition"])
+def test_kafka_offset_below_start_fresh(make, kafka_broker, caplog, scope):
+    """A fresh model behind the lost events: a version of its own, with the model before kept in Redis."""
+    live = make(kafka_broker, kafka={"scope": scope, "on_lost_offset": "fresh"})
+    first, second = pieces(live.log.values, 2)
+    live.produce(first)
+    live.run_to_the_end()
+    live.produce(second)
+    delete_before(kafka_broker, live.topic, 0, 707)
+    node = live.start()
+    live.until_folded(node)
+    assert node.metric("fluvial_incidents_total", incident="events-lost") == 1
+    assert node.metric("fluvial_versions_total", cause="events-lost") == 1
+    assert node.metric("fluvial_ledger_offsets", outcome="skipped") == 107
+    node.stop()
+    assert "events 600 to 707 had left the log; going on with a fresh model" in caplog.text
+    [entry] = live.entries("events-lost")
+    assert entry["detail"] == {"events": 107, "from": 600, "to": 707, "then": "fresh"}
+
+    oracle, retired, outcomes = fold.genesis(live.settings), [], {}
+    for event in fold.decoded(live.settings, live.log.values):
+        if event.offset == 600:
+            retired = oracle.begin_afresh(0, 707).retired
+        if not 600 <= event.offset < 707:
+            outcomes[event.key] = oracle.step(event)
+    fold.assert_same_fold(live.learner() if scope == "topic" else live.learner_of(0), oracle)
+    scores = live.scores(outcomes)
+    for key, outcome in outcomes.items():
+        assert (tuple(scores[key].probabilities.values()), scores[key].version) == (
+            outcome.answer,
+            outcome.version,
+        )
+    assert [e["detail"]["cause"] for e in live.entries("version")][-1] == "events-lost"
+    store, shard = live.store(), "all" if scope == "topic" else "partition-0"
+    assert store.version_blob(shard, retired[0].version) is not None
+    store.close()
 
 
 @pytest.mark.kafka

@@ -4,12 +4,15 @@ Each test is named after its row in docs/faults.md.
 """
 
 import contextlib
+import json
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from redis import exceptions
 
 from fluvial.adapters.redis import Script
 from fluvial.errors import CheckpointRefused, Fenced, LostState, StoreError, StoreUnfit
@@ -237,6 +240,61 @@ def test_redis_unfit(make, redis_binary, options, says, caplog):
         server.stop()
 
 
+def test_redis_unfit_while_running(make, own_redis, caplog, monkeypatch):
+    """Somebody changes the server under the worker: not ready until it is changed back, said once."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.1)
+    live = make(own_redis)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    node.until_ready()
+    own_redis.cli.config_set("maxmemory-policy", "allkeys-lru")
+    assert "it evicts keys (allkeys-lru" in node.until_not_ready("not fit to hold checkpoints")
+    assert node.metric("fluvial_incidents_total", incident="store-unfit") == 1
+    live.produce(second)
+    live.until_folded(node)
+    own_redis.cli.config_set("maxmemory-policy", "noeviction")
+    node.until_ready()
+    own_redis.cli.config_set("appendonly", "no")
+    assert "it is not persistent" in node.until_not_ready("not fit to hold checkpoints")
+    own_redis.cli.config_set("appendonly", "yes")
+    node.until_ready()
+    node.stop()
+    assert [e["detail"]["then"] for e in live.entries("store-unfit")] == ["not ready"] * 2
+    assert len(live.entries("store-fit")) == 2
+    assert caplog.text.count("it evicts keys (allkeys-lru") == 1
+    live.assert_as_undisturbed()
+
+    accepting = live.start(live.with_settings(redis={"allow_unfit": True}))
+    accepting.until_ready()
+    own_redis.cli.config_set("maxmemory-policy", "allkeys-lru")
+    accepting.until(lambda: "it evicts keys" in accepting.get("/readyz")[1], "a warning")
+    status, body = accepting.get("/readyz")
+    assert (status, json.loads(body)["reasons"]) == (200, [])
+    accepting.stop()
+
+
+def test_redis_may_not_be_asked(make, own_redis, caplog, monkeypatch):
+    """The user loses the right to INFO under the worker: said once, and nothing else."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.1)
+    user = ("ACL", "SETUSER", "app", "reset", "on", ">s3cr/t", "~*", "&*", "+@all")
+    own_redis.cli.execute_command(*user)
+    live = make(own_redis, events=300, redis={"username": "app", "password": "s3cr/t"})
+    live.produce(live.log.values[:200])
+    node = live.start()
+    node.until_ready()
+    own_redis.cli.execute_command("ACL", "SETUSER", "app", "-info")
+    node.until(lambda: "can no longer be told" in caplog.text, "that it cannot be told")
+    live.produce(live.log.values[200:])
+    live.until_folded(node)
+    assert node.get("/readyz")[0] == 200
+    node.stop()
+    assert caplog.text.count("can no longer be told") == 1
+    live.assert_as_undisturbed()
+    with pytest.raises(StoreUnfit, match=r"does not say whether it is .*docs/security.md"):
+        live.start().join()
+
+
 # ---- blobs ------------------------------------------------------------------------------------------
 
 
@@ -323,8 +381,56 @@ def without_replicas(redis):
         redis.cli.config_set("min-replicas-to-write", 0)
 
 
+@contextlib.contextmanager
+def unable_to_write_its_files(redis):
+    """Its last snapshot failed, and it is told to refuse writes then."""
+    cli, dump = redis.cli, Path(redis.directory, "dump.rdb")
+
+    def snapshot(wanted):
+        cli.bgsave()
+        while cli.info("persistence")["rdb_last_bgsave_status"] != wanted:
+            time.sleep(0.01)
+
+    dump.unlink(missing_ok=True)
+    dump.mkdir()
+    cli.config_set("save", "3600 1000000")
+    try:
+        snapshot("err")
+        yield
+    finally:
+        cli.config_set("save", "")
+        dump.rmdir()
+        snapshot("ok")
+
+
+@contextlib.contextmanager
+def busy(redis):
+    """It runs somebody's endless script, and answers everybody else that it does."""
+    limit = redis.cli.config_get("busy-reply-threshold")["busy-reply-threshold"]
+    redis.cli.config_set("busy-reply-threshold", 20)
+
+    def spin():
+        with contextlib.suppress(exceptions.RedisError):
+            redis.cli.eval("while true do end", 0)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield
+    finally:
+        redis.cli.script_kill()
+        thread.join()
+        redis.cli.config_set("busy-reply-threshold", limit)
+
+
 @pytest.mark.parametrize(
-    ("state", "says"), [(replica, "read only|READONLY|MASTERDOWN"), (without_replicas, "NOREPLICAS")]
+    ("state", "says"),
+    [
+        (replica, "read only|READONLY|MASTERDOWN"),
+        (without_replicas, "NOREPLICAS"),
+        (unable_to_write_its_files, "MISCONF"),
+        (busy, "BUSY"),
+    ],
 )
 def test_redis_refuses_for_a_while(make, fresh_redis, state, says):
     """Waited out with its name in /readyz, and never taken for a newer owner."""
@@ -337,9 +443,28 @@ def test_redis_refuses_for_a_while(make, fresh_redis, state, says):
         live.produce(second)
         said = node.until_not_ready("is not available")
         assert any(word in said for word in says.split("|")), said
-        assert live.checkpointed() == {0: len(first)}
+        if state is not busy:  # which answers nobody
+            assert live.checkpointed() == {0: len(first)}
     live.until_folded(node)
     assert node.metric("fluvial_store_errors_total", error="fenced") == 0
+    node.stop()
+    live.assert_as_undisturbed()
+
+
+def test_redis_forgets_the_scripts(make, fresh_redis):
+    """NOSCRIPT, as after a restart or a failover: they are sent again, and it counts as no failure."""
+    live = make(fresh_redis)
+    first, second = halves(live)
+    live.produce(first)
+    node = live.start()
+    live.until_folded(node)
+    for part in (second[:100], second[100:]):
+        fresh_redis.cli.script_flush()
+        live.produce(part)
+        live.until_folded(node)
+    for error in ("fenced", "unavailable", "other"):
+        assert node.metric("fluvial_store_errors_total", error=error) == 0
+    assert node.app._store.store_errors == 0
     node.stop()
     live.assert_as_undisturbed()
 

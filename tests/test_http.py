@@ -68,6 +68,7 @@ def test_readyz_says_why_not():
             "ready": False,
             "paused": False,
             "reasons": ["stands by: worker-2 holds the lease"],
+            "warnings": [],
         }
 
 

@@ -321,6 +321,76 @@ def test_the_way_back_is_the_snapshot_when_there_is_one(monkeypatch):
     assert 100 <= learned(learner) <= 106
 
 
+# --- beginning afresh ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("at", [CLOCK * 20, CLOCK * 20 + 7])
+def test_a_model_that_begins_afresh_is_the_one_that_began_there(case, at):
+    """In the middle of a block, too: nothing of the model before is in any answer or drift signal."""
+    make, factory = CASES[case]
+    log = make()
+    settings = fold.settings(log, factory, "reset")
+    events, learner, other = events_of(settings, log), fold.genesis(settings), fold.genesis(settings)
+    for event in events[:at]:
+        learner.step(event)
+    judged = repr(learner.metrics())
+    assert learner.begin_afresh(0, at + 100) is not None
+    learner = fold.copied(learner)
+    assert repr(learner.metrics()) == judged, "what was served stays judged"
+    other.skip(0, at + 100)
+    told = []
+    for event in events[at + 100 :]:
+        one, two = learner.step(event), other.step(event)
+        assert (one.answer, one.choice, one.known) == (two.answer, two.choice, two.known)
+        told.append([o.rare and [(s.kind, s.before, s.after) for s in o.rare.signals] for o in (one, two)])
+    assert all(one == two for one, two in told)
+
+
+def test_beginning_afresh_is_a_version_and_keeps_the_model_before():
+    learner = fold.genesis(counting_settings("reweight"))
+    for event in simple([(True, 0)] * 40 + [(None, 0)]):
+        learner.step(event)
+    metrics = learner.metrics()["fading"]
+    rare = learner.begin_afresh(0, 61)
+    (version,), (retired,) = rare.versions, rare.retired
+    assert (version.number, version.cause, version.parent) == (2, "events-lost", 1)
+    assert (version.partition, version.offset, version.events) == (0, 61, 40)
+    assert version.detail == {"events": 20}
+    assert version.metrics == metrics
+    assert [(e.kind, e.offset) for e in rare.entries] == [("version", 60)]
+    assert retired.version == 1
+    assert learner.spec.load(retired.blob)["model"].seen == 40
+    ledger = learner.ledger.partitions[0]
+    assert (ledger.next, ledger.skipped, ledger.balanced()) == (61, 20, True)
+    assert [m.model.seen for m in learner.mixture.members] == [0, 0, 0]
+    assert learner.step(simple([(True, 0)], 61)[0]).version == 2
+
+
+def test_a_model_that_learned_nothing_is_fresh_already():
+    """All partitions of a topic lose events at once: one version, and the trained model stays kept."""
+    learner = Learner.genesis(spec_of(counting_settings()), fold.blanks_of(counting_settings()), {0: 0, 1: 0})
+    assert learner.begin_afresh(0, 5) is None
+    for event in simple([(True, 0)] * 3, offset=5):
+        learner.step(event)
+    assert learner.begin_afresh(0, 10) is not None
+    assert learner.begin_afresh(1, 10) is None
+    assert [ledger.skipped for ledger in learner.ledger.partitions.values()] == [7, 10]
+    assert learner.lineage.current == 2
+
+
+def test_no_snapshot_of_the_model_before_comes_back(monkeypatch):
+    monkeypatch.setattr("fluvial.learner.SNAPSHOT_EVERY", 100)
+    learner = fold.genesis(counting_settings())
+    for event in simple([(True, 0)] * 150):
+        learner.step(event)
+    learner.begin_afresh(0, 160)
+    for event in simple([(True, 0)] * 2 + [(True, 3)] + [(True, 0)] * 6, offset=160):
+        learner.step(event)
+    assert [v.cause for v in learner.lineage.versions] == ["genesis", "events-lost", "non-finite"]
+    assert learned(learner) <= 6
+
+
 # --- reactions -------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 from fluvial.adapters.memory_log import MemorySource
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.errors import OffsetLost, SourceFatal, SourceUnavailable, StoreError, StoreFull, StoreUnavailable
+from fluvial.patience import Patience
 from fluvial.worker import SHARD
 from test_worker import Bench
 
@@ -102,6 +103,21 @@ def test_a_save_whose_answer_was_lost_is_repeated_as_it_was(bench):
     assert store.errors == []
     assert (bench.backing.shards[SHARD].epoch, running.worker.patience.errors["fenced"]) == (1, 0)
     bench.assert_as_undisturbed()
+
+
+def test_tries_come_further_and_further_apart(bench, monkeypatch):
+    """A server that refuses is not asked ten times a second for as long as it does."""
+    patience, waits = Patience(MemorySource(bench.topic, "orders"), 20.0), []
+    monkeypatch.setattr(patience, "_keep_alive", lambda seconds, **_: waits.append(seconds))
+    errors = [StoreUnavailable("away")] * 8
+
+    def act():
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert patience.persist(act) == "done"
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0])
 
 
 # ---- what the source reports -------------------------------------------------------------------

@@ -19,7 +19,7 @@ from fluvial.looking import look
 from fluvial.models import unpickle
 from fluvial.partition_scope import shard_of
 from fluvial.shard import blanks_of, signing_keys, spec_of
-from fluvial.types import Membership
+from fluvial.types import Membership, StoreReport
 from fluvial.worker import Worker
 from support import fold
 
@@ -272,6 +272,46 @@ def test_the_view_shows_each_shard(bench):
     two = bench.start("two")
     bench.until(lambda: shared(bench, one, two), "two share")
     assert len(look(one.worker, one.source).shards) == 2, "what is gone is not shown"
+
+
+def test_events_lost_in_one_partition_begin_its_model_alone_afresh(bench):
+    bench.feed(2_000)
+    one = bench.start("one")
+    bench.until_folded()
+    one.stop()
+    bench.feed(400)
+    bench.topic.trim(2, 530)
+    kafka = msgspec.structs.replace(bench.settings.kafka, on_lost_offset="fresh")
+    bench.settings = msgspec.structs.replace(bench.settings, kafka=kafka)
+    bench.start("two")
+    bench.until_folded()
+    learners = [kept(bench.settings, bench.backing, p) for p in range(PARTITIONS)]
+    begun = [[v.offset for v in learner.lineage.versions if v.cause == "events-lost"] for learner in learners]
+    assert begun == [[], [], [530], []]
+    ledger = learners[2].ledger.partitions[2]
+    assert (ledger.skipped, ledger.learned, ledger.balanced()) == (30, 570, True)
+    told = [(shard, e.partition, e.detail["events"]) for _, shard, e in bench.backing.journal
+            if e.kind == "events-lost"]  # fmt: skip
+    assert told == [(shard_of(2), 2, 30)]
+    assert bench.backing.shards[shard_of(2)].versions
+
+
+def test_a_store_that_becomes_unfit_makes_a_member_not_ready(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.02)
+    redis = msgspec.structs.replace(bench.settings.redis, allow_unfit=False)
+    bench.settings = msgspec.structs.replace(bench.settings, redis=redis)
+    bench.backing.report = fit = StoreReport(version="7.2", persistent=True, eviction="noeviction")
+    bench.feed(400)
+    one = bench.start("one")
+    bench.until_folded()
+    bench.until(lambda: look(one.worker, one.source).ready, "readiness")
+    bench.backing.report = msgspec.structs.replace(fit, eviction="volatile-ttl")
+    bench.until(lambda: not look(one.worker, one.source).ready, "it is noticed")
+    assert "it evicts keys (volatile-ttl" in look(one.worker, one.source).not_ready[0]
+    kinds = lambda: [entry.kind for _, _, entry in bench.backing.journal]  # noqa: E731 - asked twice
+    bench.until(lambda: "store-unfit" in kinds(), "its entry")
+    one.stop()
+    assert kinds().count("store-unfit") == 1, "once for all shards"
 
 
 def test_a_flood_in_one_partition_pauses_its_worker_until_it_is_resumed(monkeypatch):

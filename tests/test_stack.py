@@ -423,6 +423,36 @@ def test_query_uses_metrics_labels_and_values_that_exist(where, expr):
                 assert set(text.split("|")) <= set(fixed), f"{name}: {text}"
 
 
+@pytest.mark.parametrize(
+    ("series", "seconds"),
+    [
+        ({"all": "0x90"}, 0),
+        ({"all": "0x30 1x60"}, 3_600),
+        ({"all": "0x30 1x20 _x4 1x36"}, 3_600),  # a worker that starts anew finds it paused
+        ({"all": "1x90"}, 86_400),
+        ({"partition-0": "0x90", "partition-1": "0x60 1x30"}, 1_800),
+    ],
+    ids=["not paused", "an hour", "over a restart", "as long as anybody knows", "one of two"],
+)
+def test_the_dashboard_says_for_how_long_the_breaker_has_paused(promtool, tmp_path, series, seconds):
+    (panel,) = [panel for panel in panels() if panel["title"] == "Paused by the flood breaker"]
+    name = 'fluvial_flood_breaker_tripped{service="fake",instance="i",shard="%s"}'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name % shard, "values": values} for shard, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": filled_in(panel["targets"][0]["expr"], "fake"),
+                "eval_time": "90m",
+                "exp_samples": [{"labels": "{}", "value": seconds}],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    checked = promtool("test", "rules", str(tmp_path / "test.yml"))
+    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+
+
 def test_dashboards_variable_offers_the_services():
     (variable,) = json.loads(DASHBOARD.read_text())["templating"]["list"]
     assert variable["name"] == "service"

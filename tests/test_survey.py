@@ -1,11 +1,15 @@
 """The log beside what was read of it: partitions that fell silent, partitions that were added."""
 
+import time
+
+import msgspec
 import pytest
 
-from fluvial.errors import TopologyChanged
+from fluvial.adapters.memory_store import MemoryStore
+from fluvial.errors import StoreUnavailable, TopologyChanged
 from fluvial.looking import look
 from fluvial.survey import EVERY_SECONDS, SILENT_SECONDS, Survey
-from fluvial.types import Lag
+from fluvial.types import Lag, StoreReport
 from support import fold
 from test_worker import Bench
 
@@ -83,6 +87,111 @@ def test_brokers_that_cannot_be_asked_make_it_not_ready(bench):
     assert "no look at the log" in look(running.worker, running.source).not_ready[0]
     b.topic.available = True
     running.until(lambda: look(running.worker, running.source).ready, "it is over")
+
+
+# ---- the store beside it ------------------------------------------------------------------------
+
+FIT = StoreReport(version="7.2", persistent=True, eviction="noeviction")
+EVICTING = msgspec.structs.replace(FIT, eviction="allkeys-lru")
+NOT_PERSISTENT = msgspec.structs.replace(FIT, persistent=False)
+SILENT = StoreReport(version="unknown", persistent=False, eviction="unknown", told=False)
+
+
+def looked(running):
+    return look(running.worker, running.source)
+
+
+def on_a_fit_store(bench, **redis):
+    """A worker that has folded everything."""
+    b = bench(redis=redis)
+    b.backing.report = FIT
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    running.until(lambda: looked(running).ready, "readiness")
+    return b, running
+
+
+def test_a_store_that_becomes_unfit_is_said_once_and_makes_it_not_ready(bench, caplog):
+    b, running = on_a_fit_store(bench, allow_unfit=False)
+    sequence = b.backing.shards["all"].head.sequence
+    b.backing.report = EVICTING
+    running.until(lambda: "store-unfit" in b.kinds(), "its entry, although no event comes")
+    assert looked(running).not_ready == (running.worker.scope.fitness.said,)
+    assert "it evicts keys (allkeys-lru" in looked(running).not_ready[0]
+    b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
+    running.until(lambda: b.offset() == 1_500, "the work goes on")
+    time.sleep(0.1)  # some more looks, which find the same
+    b.backing.report = NOT_PERSISTENT
+    running.until(lambda: "not persistent" in str(looked(running).not_ready), "another fault")
+    b.backing.report = FIT
+    running.until(lambda: looked(running).ready, "it is mended")
+    running.until(lambda: "store-fit" in b.kinds(), "its entry")
+    running.stop()
+    entries = [e for _, _, e in b.backing.journal if e.kind in {"store-unfit", "store-fit"}]
+    assert [(e.kind, e.detail.get("then")) for e in entries] == [
+        ("store-unfit", "not ready"),
+        ("store-unfit", "not ready"),
+        ("store-fit", None),
+    ]
+    assert running.worker.tally.incidents["store-unfit"] == 2
+    assert caplog.text.count("it evicts keys (allkeys-lru") == 1
+    assert "fit to hold checkpoints again" in caplog.text
+    assert b.backing.shards["all"].head.sequence > sequence
+
+
+def test_or_a_warning_where_the_settings_accept_it(bench):
+    b, running = on_a_fit_store(bench, allow_unfit=True)
+    assert looked(running).warnings == ()
+    b.backing.report = NOT_PERSISTENT
+    running.until(lambda: looked(running).warnings, "a warning")
+    assert "it is not persistent" in looked(running).warnings[0]
+    assert looked(running).ready
+    running.until(lambda: "store-unfit" in b.kinds(), "its entry")
+    (entry,) = [e for _, _, e in b.backing.journal if e.kind == "store-unfit"]
+    assert entry.detail["then"] == "going on"
+
+
+def test_a_store_that_may_no_longer_be_asked_is_neither(bench, caplog):
+    b, running = on_a_fit_store(bench, allow_unfit=False)
+    b.backing.report = SILENT
+    running.until(lambda: "can no longer be told" in caplog.text, "that it cannot be told")
+    time.sleep(0.1)
+    assert caplog.text.count("can no longer be told") == 1
+    assert looked(running).ready
+    assert "store-unfit" not in b.kinds()
+    b.backing.report = EVICTING
+    running.until(lambda: not looked(running).ready, "what it says when it may be asked again")
+
+
+def test_a_store_that_is_away_at_the_look_is_waited_for_by_who_writes(bench):
+    b, running = on_a_fit_store(bench, allow_unfit=False)
+
+    def away():
+        raise StoreUnavailable("away")
+
+    running.store.report = away
+    b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
+    running.until(lambda: b.offset() == 1_500, "the work goes on")
+    time.sleep(0.1)
+    assert looked(running).ready
+
+
+def test_the_store_is_asked_with_the_log_and_not_with_every_batch(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 3_600.0)
+    b = bench()
+    asked = []
+
+    class Counting(MemoryStore):
+        def report(self):
+            asked.append(1)
+            return super().report()
+
+    running = b.start(store=Counting(b.backing))
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    assert len(asked) == 1, "at the start"
+
+
+# ---- partitions that were added ------------------------------------------------------------------
 
 
 def test_added_partitions_stop_the_worker_unless_the_settings_decide(bench):

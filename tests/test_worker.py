@@ -8,6 +8,7 @@ import pytest
 
 from fluvial.adapters.memory_log import MemorySink, MemorySource, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
+from fluvial.codec import Codec
 from fluvial.errors import (
     CheckpointLost,
     CheckpointRefused,
@@ -20,6 +21,7 @@ from fluvial.errors import (
     TopologyChanged,
 )
 from fluvial.keeper import TooManyModelErrors
+from fluvial.looking import look
 from fluvial.types import Claim, Entry
 from fluvial.worker import SHARD, Worker
 from support import fold
@@ -639,12 +641,67 @@ def test_or_skipped_and_journalled_with_the_number_of_events(bench):
     assert entry.detail["events"] == 100
 
 
+def events_lost_here(bench, low):
+    """Events up to `low` are gone before the next worker reads them; it begins afresh behind them."""
+    bench.run_to_the_end()
+    bench.append([fold.wire(1_200 + i, *event) for i, event in enumerate(bench.log.events[:300])])
+    bench.topic.trim(0, low)
+    bench.settings = bench.with_settings(kafka={"on_lost_offset": "fresh"})
+    return bench.run_to_the_end(owner="two")
+
+
+def test_or_begun_afresh_behind_them_with_the_model_before_kept(bench):
+    b = bench()
+    running = events_lost_here(b, 1_310)
+    values = [m.value() for m in b.topic.read(0, 0, 10**9)]
+    oracle = fold.genesis(b.settings)
+    for event in fold.decoded(b.settings, b.log.values):
+        oracle.step(event)
+    (retired,) = oracle.begin_afresh(0, 1_310).retired
+    codec = Codec(b.settings.schema)
+    for offset, value in enumerate(values, 1_310):
+        event = codec.decode(value, None, 0, offset, 0)
+        outcome, score = oracle.step(event), b.backing.score(event.key)
+        assert (tuple(score.probabilities.values()), score.version) == (outcome.answer, outcome.version)
+    fold.assert_same_fold(b.learner(), oracle)
+    assert oracle.lineage.versions[-1].cause == "events-lost"
+    kept = MemoryStore(b.backing).version_blob(SHARD, retired.version)
+    model, before = b.learner().spec.load(kept), b.learner().spec.load(retired.blob)
+    assert model["model"].predict_proba_one({"a": 0.3, "b": 0.1}) == before["model"].predict_proba_one(
+        {"a": 0.3, "b": 0.1}
+    )
+    lost, version = [e for _, _, e in b.backing.journal if e.kind in {"events-lost", "version"}][-2:]
+    assert lost.detail == {"events": 110, "from": 1_200, "to": 1_310, "then": "fresh"}
+    assert (version.kind, version.detail["cause"]) == ("version", "events-lost")
+    ledger = b.learner().ledger.partitions[0]
+    assert (ledger.skipped, ledger.learned, ledger.balanced()) == (110, 1_390, True)
+    view = look(running.worker, running.source)
+    assert view.shards == () or view.shards[0].versions["events-lost"] == 1
+    assert running.worker.tally.incidents["events-lost"] == 1
+    assert running.worker.tally.happened["version", "events-lost"] == 1
+
+
+def test_events_that_leave_the_log_under_a_worker_are_answered_likewise(bench):
+    b = bench(kafka={"on_lost_offset": "fresh"})
+    running = b.start()
+    running.until(lambda: b.offset() == 1_200, "the fold")
+    with b.topic.changed:
+        b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
+        b.topic.trim(0, 1_300)
+    running.until(lambda: b.offset() == b.end(), "the rest")
+    running.stop()
+    learner = b.learner()
+    assert [v.cause for v in learner.lineage.versions][-1] == "events-lost"
+    assert learner.ledger.partitions[0].skipped == 100
+    assert learner.events == 1_400
+
+
 def test_an_offset_above_the_logs_end_is_always_refused(bench):
     b = bench()
     b.run_to_the_end()
     b.topic = MemoryTopic()  # same ids, fewer events
     b.append(b.log.values[:50])
-    b.settings = b.with_settings(kafka={"on_lost_offset": "earliest"})
+    b.settings = b.with_settings(kafka={"on_lost_offset": "fresh"})
     running = b.start("two")
     with pytest.raises(OffsetLost, match="above"):
         running.join()

@@ -1,7 +1,7 @@
 """Writes the dashboard: `python deploy/grafana/make_dashboard.py > deploy/grafana/dashboards/fluvial.json`.
 
 A dashboard is mostly repetition; here each panel is its question, its queries and its thresholds. It
-answers in one look: is the model right, is it fresh, what happened, what came in.
+answers in one look: does it need somebody, is the model right, is it fresh, what happened, what came in.
 """
 # ruff: noqa: INP001 - a script beside the files that it writes, no package
 
@@ -53,14 +53,23 @@ def color(value: str) -> tuple[str, Json]:
     return "color", {"mode": "fixed", "fixedColor": value}
 
 
-def stat(title: str, about: str, expr: str, unit: str, thresholds: Json, **defaults: Any) -> Json:
-    """One number with its colour and its recent course."""
+def stat(
+    title: str,
+    about: str,
+    expr: str,
+    unit: str,
+    thresholds: Json,
+    *,
+    instant: bool = False,
+    **defaults: Any,
+) -> Json:
+    """One number with its colour and its recent course; without one where only now counts."""
     return {
         "type": "stat",
         "title": title,
         "description": about,
         "datasource": SOURCE,
-        "targets": [query(expr, title)],
+        "targets": [query(expr, title, instant=instant)],
         "fieldConfig": {
             "defaults": {
                 "unit": unit,
@@ -74,7 +83,7 @@ def stat(title: str, about: str, expr: str, unit: str, thresholds: Json, **defau
         "options": {
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "colorMode": "background",
-            "graphMode": "area",
+            "graphMode": "none" if instant else "area",
             "textMode": "value",
             "justifyMode": "auto",
             "orientation": "auto",
@@ -130,6 +139,14 @@ SKILL = (
 )
 LATENCY = f"sum by (le) (rate(fluvial_score_latency_seconds_bucket{{{OF}}}[$__rate_interval]))"
 P99 = f"histogram_quantile(0.99, {LATENCY})"
+TRIPPED = f"fluvial_flood_breaker_tripped{{{OF}}}"
+# A shard is paused since it was last seen not to be: a worker that starts anew finds it paused, and does
+# not know since when. Over one day, and a day where it was paused for all of it.
+PAUSED_FOR = (
+    f"max by (shard) ({TRIPPED})"
+    f" * on (shard) (time() - max by (shard) (max_over_time(timestamp({TRIPPED} == 0)[1d:1m])))"
+    f" or 86400 * max by (shard) ({TRIPPED})"
+)
 
 
 # The first line: each question as one number. Sections hold (panel, width, height).
@@ -196,6 +213,61 @@ version = stat(
     PLAIN,
 )
 NOW = [(panel, 3, 4) for panel in (ready, skill, lag, checkpoint, latency, rate, drifts, version)]
+
+
+# Does it need somebody?
+paused = stat(
+    "Paused by the flood breaker",
+    "For how long: too many events were refused, and nothing is consumed until somebody looks. Why is in "
+    "/readyz and in the journal (`tripped`). `fluvial dead-letters list`, mend the sender or the schema, "
+    "then `fluvial resume`. A day stands for a day or more.",
+    f"max({PAUSED_FOR})",
+    "s",
+    steps((None, GREEN), (1, RED)),
+    instant=True,
+    mappings=[{"type": "value", "options": {"0": {"text": "no"}}}],
+    decimals=1,
+)
+incidents = stat(
+    "Incidents",
+    "Journal entries that a person should look at, since the worker started. `fluvial status --journal "
+    "50` shows them, docs/operating.md says what to do.",
+    f"sum(fluvial_incidents_total{{{OF}}})",
+    "none",
+    steps((None, GREEN), (1, YELLOW)),
+    decimals=0,
+)
+kinds = series(
+    "Incidents by kind",
+    "Counted since the worker started: one that happens while it starts would be in no increase.",
+    [query(f"sum by (incident) (fluvial_incidents_total{{{OF}}})", "{{incident}}")],
+    "none",
+    low=0,
+    decimals=0,
+    overrides=[named("/./", ("custom.lineInterpolation", "stepAfter"))],
+)
+flood = series(
+    "Refused events and the flood breaker",
+    "Share of the events that never reached the model, and where the breaker paused a shard (1). Dead "
+    "letters by reason, below, tell what is wrong with them.",
+    [
+        query(
+            f'sum(rate(fluvial_events_total{{{OF},outcome="dead"}}[$__rate_interval]))'
+            f" / sum(rate(fluvial_events_total{{{OF}}}[$__rate_interval]))",
+            "refused",
+        ),
+        query(f"max by (shard) ({TRIPPED})", "paused: {{shard}}", "B"),
+    ],
+    "percentunit",
+    low=0,
+    high=1,
+    thresholds=steps((None, GREEN), (0.5, RED)),
+    overrides=[
+        named("refused", color("orange")),
+        named("/^paused/", color(RED), ("custom.fillOpacity", 40), ("custom.lineInterpolation", "stepAfter")),
+    ],
+)
+NEEDED = [(paused, 4, 7), (incidents, 4, 7), (kinds, 8, 7), (flood, 8, 7)]
 
 
 # Is the model right?
@@ -397,6 +469,7 @@ def laid_out() -> list[Json]:
     """All panels with their places, filled from the left, each section under its heading."""
     sections = [
         (None, NOW),
+        ("Does it need somebody?", NEEDED),
         ("Is the model right?", RIGHT),
         ("What happened?", HAPPENED),
         ("Is it fresh?", FRESH),
@@ -435,7 +508,7 @@ def dashboard() -> Json:
     return {
         "uid": "fluvial",
         "title": "Fluvial",
-        "description": "Is the model right, is it fresh, what happened, what came in.",
+        "description": "Does it need somebody, is the model right, is it fresh, what happened, what came in.",
         "tags": ["fluvial"],
         "schemaVersion": 39,
         "version": 1,

@@ -64,6 +64,14 @@ class Crew:
                 model._plan = None  # noqa: SLF001 - River caches the route through the steps
         return self.member(old.lane, old.champion, born, model)
 
+    def beginners(self, born: int) -> Mixture:
+        """Make the mixture that a lineage begins with: a blank champion per lane, and challengers."""
+        champions = [self.blank(lane, born, champion=True) for lane in self.blanks]
+        even = [1.0 / len(champions)] * len(champions)
+        mixture = Mixture(self._spec.task, self._spec.size, champions, even, 0.0)
+        self.recruit(mixture, born)
+        return mixture
+
     def dump(self, members: Sequence[Member]) -> bytes:
         """Pickle members, for `load`."""
         return self._spec.dump([(m.lane, m.champion, m.born, m.model) for m in members])

@@ -245,20 +245,23 @@ class Keeper:
         return trip
 
     def give_up_lost(self, lost: OffsetLost) -> None:
-        """Go on from the log's start with the same model, when the settings say so; otherwise raise."""
-        wanted = self.shard.offsets[lost.partition]
-        if self._parts.settings.kafka.on_lost_offset == "fail" or wanted > lost.high:
+        """Go on from the log's start, with this model or a fresh one, as the settings say; else raise."""
+        answer, partition = self._parts.settings.kafka.on_lost_offset, lost.partition
+        learner, wanted = self.shard.learner, self.shard.offsets[partition]
+        if answer == "fail" or wanted > lost.high:
             raise lost
-        self.shard.learner.skip(lost.partition, lost.low)
-        self.pace.count(1)
+        model = "a fresh model" if answer == "fresh" else "the same model"
         log.warning(
-            "partition %d: events %d to %d had left the log; going on", lost.partition, wanted, lost.low
-        )
-        detail = {"events": lost.low - wanted, "from": wanted, "to": lost.low}
-        entry = Entry(
-            kind="events-lost", partition=lost.partition, offset=lost.low, time=time.time(), detail=detail
-        )
-        self.keep(entry)
+            "partition %d: events %d to %d had left the log; going on with %s",
+            partition, wanted, lost.low, model,
+        )  # fmt: skip
+        detail = {"events": lost.low - wanted, "from": wanted, "to": lost.low, "then": answer}
+        self.keep(Entry("events-lost", partition, lost.low, time.time(), detail))
+        self.pace.count(1)
+        if answer == "earliest":
+            learner.skip(partition, lost.low)
+        elif (rare := learner.begin_afresh(partition, lost.low)) is not None:
+            self._note(rare)
 
     def add_partitions(self, starts: Mapping[int, int]) -> bool:
         """Answer partitions that the topic got since, as the settings say; True when they are read too.

@@ -44,6 +44,8 @@ SNAPSHOT_EVERY = 50_000
 """Labelled events between two snapshots of the champions, to go back to from non-finite answers."""
 NON_FINITE_LIMIT = 5
 """Non-finite answers in a row after which a champion goes back to its snapshot."""
+BEGINNINGS = ("genesis", "events-lost")
+"""Causes of versions that have learned nothing when they begin."""
 PROBES = 16
 """Newest events that a checkpoint is asked again after loading."""
 
@@ -266,6 +268,28 @@ class Learner:
         ledger.skipped += max(0, until - ledger.next)
         ledger.next = max(ledger.next, until)
 
+    def begin_afresh(self, partition: int, until: int) -> Rare | None:
+        """Give up the offsets up to `until`, and with them the model that did not see them.
+
+        What belongs to the model is as at genesis; evaluation, ledger and lineage go on. None when the
+        model has learned nothing since its own beginning: it is fresh.
+        """
+        lost = until - self.ledger.partitions[partition].next
+        self.skip(partition, until)
+        newest = self.lineage.versions[-1]
+        if newest.cause in BEGINNINGS and newest.events == self.events:
+            return None
+        note = _Note()
+        self._settle()
+        self._retire(note)
+        self.mixture = self._crew.beginners(self.events)
+        self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
+        self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
+        # No event made it: the last one that was lost stands for it, and when that was is not known.
+        last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
+        self._make_version("events-lost", last, None, note, {"events": lost})
+        return note.rare()
+
     def _predict(self, event: Event) -> Sequence[Answer | None]:
         """Ask every member before the label is seen."""
         members, x = self.mixture.members, event.x
@@ -283,6 +307,13 @@ class Learner:
 
     def _turn(self, event: Event) -> Rare | None:
         """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
+        signals = self.monitor.update(self._settle(), self.events, self._losses)
+        if signals or (self._period and self.events % self._period == 0):
+            return self._react(event, signals).rare()
+        return None
+
+    def _settle(self) -> Sequence[float]:
+        """Evaluate and remember the rows since the last turn; returns their losses."""
         self.turns += 1
         rows, self._rows = self._rows, []
         if self.spec.task is Task.REGRESSION:
@@ -291,11 +322,8 @@ class Learner:
             losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in rows]
         self.evaluation.extend([(y, answer) for _, y, _, answer, _ in rows])
         self.memory.extend(rows, losses)
-        signals = self.monitor.update(losses, self.events, self._losses)
         self.turns += 1
-        if signals or (self._period and self.events % self._period == 0):
-            return self._react(event, signals).rare()
-        return None
+        return losses
 
     def _learn(self, event: Event, y: Label) -> None:
         """Teach every member."""

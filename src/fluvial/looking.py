@@ -36,6 +36,9 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         reasons.append(held)
     survey = worker.scope.survey
     reasons += [*survey.silent.values(), *filter(None, [survey.away])]
+    unfit = tuple(filter(None, [worker.scope.fitness.said]))
+    accepted = worker.settings.redis.allow_unfit
+    reasons += () if accepted else unfit
     return WorkerView(
         service=worker.settings.service,
         task=worker.settings.schema.label.task,
@@ -43,6 +46,7 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         alive=alive,
         ready=bool(keepers) and not reasons,
         not_ready=tuple(reasons),
+        warnings=unfit if accepted else (),
         paused=bool(keepers) and (waiting or held) is not None,
         started_at=worker.started_at,
         busy_seconds=sum(tally.busy_seconds for tally in tallies),

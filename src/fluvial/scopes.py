@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from fluvial.errors import FluvialError, OffsetLost, SourceUnavailable, StoreError
+from fluvial.fitness import Fitness
 from fluvial.keeper import Keeper, Parts
 from fluvial.patience import Patience
 from fluvial.ports import Message
@@ -46,6 +47,7 @@ class Scope:
         # One thread for all shards: the store is told from one at a time.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
         self.survey = Survey()
+        self.fitness = Fitness()
         self._waited = 0.0
         self._limit = min(FIRST_BATCH, parts.settings.kafka.batch)
 
@@ -136,6 +138,7 @@ class Scope:
         """Ask the brokers for the log's ends when it is time; empty when it is not, or they are away."""
         if not self.survey.due():
             return {}
+        self._look_at_the_store()
         if self.patience.waited - self._waited > 0.1:
             self.survey.forget()  # while an outage is waited out nothing is read
         self._waited = self.patience.waited
@@ -146,6 +149,26 @@ class Scope:
             return {}
         self.survey.away = ""
         return ends
+
+    def _look_at_the_store(self) -> None:
+        """Ask the store whether it is still fit; a change is said, and journalled by one of the keepers."""
+        keeper = next(iter(self.keepers.values()), None)
+        if keeper is None:
+            return
+        try:
+            if not self.fitness.changed(self.parts.store.report()):
+                return
+        except StoreError:
+            return  # who has to write says it, and waits
+        if self.fitness.faults:
+            then = "going on" if self.parts.settings.redis.allow_unfit else "not ready"
+            log.warning("%s; %s, as redis.allow_unfit says", self.fitness.said, then)
+            detail = {"why": self.fitness.faults, "then": then}
+            keeper.keep(Entry(kind="store-unfit", time=time.time(), detail=detail))
+        else:
+            log.warning("Redis is fit to hold checkpoints again")
+            keeper.keep(Entry(kind="store-fit", time=time.time()))
+        keeper.pace.count(1)  # an idle shard is to write it down, too
 
     def silent(self, keeper: Keeper, ends: Mapping[int, Lag]) -> bool:
         """Whether a partition of the keeper fell silent just now: said, journalled, and to be read again."""

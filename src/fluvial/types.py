@@ -78,7 +78,8 @@ class Version(msgspec.Struct, frozen=True):
 
     number: int
     cause: str
-    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, later `refit`, `rollback`, `manual`."""
+    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, later `refit`, `rollback`,
+    `manual`."""
     parent: int | None
     partition: int
     offset: int
@@ -86,7 +87,7 @@ class Version(msgspec.Struct, frozen=True):
     events: int
     """Labelled events learned by then."""
     time: float
-    """Event time."""
+    """Event time; 0 where no event made it (`genesis`, `events-lost`)."""
     detail: Mapping[str, Any] = {}
     """The signal that led to it, what was kept, how many events warmed it."""
     metrics: Mapping[str, float] = {}
@@ -256,7 +257,7 @@ class Membership(msgspec.Struct, frozen=True):
 
 
 class StoreReport(msgspec.Struct, frozen=True):
-    """What a store says of itself at the start."""
+    """What a store says of itself."""
 
     version: str
     persistent: bool
@@ -265,6 +266,8 @@ class StoreReport(msgspec.Struct, frozen=True):
     """Its eviction policy; anything but `noeviction` can drop a checkpoint."""
     embedded: bool = False
     """A server fit for demo and tests only."""
+    told: bool = True
+    """False: it may not be asked, so nothing of this is known."""
 
 
 class MemberStanding(msgspec.Struct, frozen=True):

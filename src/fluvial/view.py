@@ -38,7 +38,17 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
 }
 """Which prequential metrics a task has."""
 
-CAUSES = ("genesis", "reset", "promotion", "restart", "non-finite", "refit", "rollback", "manual")
+CAUSES = (
+    "genesis",
+    "reset",
+    "promotion",
+    "restart",
+    "non-finite",
+    "events-lost",
+    "refit",
+    "rollback",
+    "manual",
+)
 """What makes a version; any other cause is shown as `other`."""
 
 INCIDENTS = (
@@ -48,6 +58,7 @@ INCIDENTS = (
     "older-checkpoint",
     "previous-generation",
     "lost-state",
+    "store-unfit",
     "checkpoint-refused",
     "replayed",
     "answers-differ",
@@ -185,6 +196,8 @@ class WorkerView(msgspec.Struct, frozen=True):
     """It holds what it should and events flow; when False, `not_ready` says why."""
     not_ready: tuple[str, ...] = ()
     """Sentences for people, without secrets."""
+    warnings: tuple[str, ...] = ()
+    """What the settings accept although it is not as it should be; no reason not to be ready."""
     paused: bool = False
     """Consumption stands still on purpose (back-pressure, breaker)."""
     started_at: float = nan

@@ -17,21 +17,9 @@ from fluvial.scopes import Scope
 from fluvial.shard import Shard
 from fluvial.tally import Tally
 from fluvial.topic_scope import SHARD, TopicScope
-from fluvial.types import Rare, StoreReport
+from fluvial.types import Rare
 
 log = logging.getLogger("fluvial.worker")
-
-
-def unfit(report: StoreReport) -> list[str]:
-    """Why a store would lose what it acknowledged; empty when it would not."""
-    faults = []
-    if report.embedded:
-        faults.append(f"version {report.version} is older than 7.0")
-    if not report.persistent:
-        faults.append("it is not persistent (set `appendonly yes`)")
-    if report.eviction not in {"noeviction", "unknown"}:
-        faults.append(f"it evicts keys ({report.eviction}; set `maxmemory-policy noeviction`)")
-    return faults
 
 
 class Worker:
@@ -94,13 +82,13 @@ class Worker:
 
     def _check_store(self) -> None:
         """Refuse a store that would lose what it acknowledged, unless the settings accept it."""
-        faults = unfit(self.patience.persist(self._parts.store.report))
-        if not faults:
+        fitness = self.scope.fitness
+        fitness.first(self.patience.persist(self._parts.store.report))
+        if not fitness.said:
             return
-        text = f"Redis is not fit to hold checkpoints: {'; '.join(faults)}"
         if not self.settings.redis.allow_unfit:
-            raise StoreUnfit(f"{text}. To go on all the same: redis.allow_unfit = true")
-        log.warning("%s; going on, as redis.allow_unfit says", text)
+            raise StoreUnfit(f"{fitness.said}. To go on all the same: redis.allow_unfit = true")
+        log.warning("%s; going on, as redis.allow_unfit says", fitness.said)
 
     def _leave(self) -> None:
         """Give everything back; what cannot be given back expires."""

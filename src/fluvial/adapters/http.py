@@ -56,7 +56,7 @@ def probes(view: Callable[[], WorkerView]) -> dict[str, Route]:
     def readyz(_accept: str) -> Answer:
         now = view()
         status = HTTPStatus.OK if now.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        body = {"ready": now.ready, "paused": now.paused, "reasons": now.not_ready}
+        body = {"ready": now.ready, "paused": now.paused, "reasons": now.not_ready, "warnings": now.warnings}
         return Answer(status, msgspec.json.encode(body) + b"\n", "application/json")
 
     return {"/livez": livez, "/readyz": readyz}

@@ -34,6 +34,7 @@ from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport, Tr
 
 KEPT_VERSIONS = 10
 JOURNAL_LENGTH = 10_000
+FOR_TESTS = StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class MemoryBacking:
     journal: deque[tuple[float, str, Entry]] = field(default_factory=lambda: deque(maxlen=JOURNAL_LENGTH))
     tripped: dict[str, Trip] = field(default_factory=dict)
     """By shard."""
+    report: StoreReport = FOR_TESTS
+    """What it says of itself."""
     redriven: dict[str, int] = field(default_factory=dict)
     """When the run began that wrote a dead letter back, by its id."""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -104,9 +107,9 @@ class MemoryStore:
             raise failure
 
     def report(self) -> StoreReport:
-        """A store fit for demo and tests."""
-        with self._call():
-            return StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
+        """A store fit for demo and tests, unless its backing says otherwise."""
+        with self._call() as backing:
+            return backing.report
 
     def lease(self, shard: str, owner: str, milliseconds: int) -> bool:
         """Take or renew it; see the port."""

@@ -287,7 +287,8 @@ def page() -> str:
         "",
         "On the same port: `/livez` answers 200 while the worker's loop turns and 503 when it has stopped;",
         "`/readyz` answers 200 when the worker holds its shard and events flow, else 503 with the reasons:",
-        '`{"ready": false, "paused": false, "reasons": [...]}`. A worker that stands by is alive, not ready.',
+        '`{"ready": false, "paused": false, "reasons": [...], "warnings": [...]}`. Warnings are what the',
+        "settings accept and change nothing. A worker that stands by is alive, not ready.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -283,11 +283,7 @@ class RedisStore:
 
     def report(self) -> StoreReport:
         """What the server is, from INFO (managed services forbid CONFIG more often)."""
-        about = {
-            name: value
-            for section in ("server", "persistence", "memory")
-            for name, value in self._server.info(section, self._keys.journal).items()
-        }
+        about = self._server.info("default", self._keys.journal)
         version = str(about.get("redis_version", "unknown"))
         number = version.partition(".")[0]
         return StoreReport(
@@ -295,6 +291,7 @@ class RedisStore:
             persistent=str(about.get("aof_enabled", 0)) == "1",
             eviction=str(about.get("maxmemory_policy", "unknown")),
             embedded=self._server.old or (number.isdecimal() and int(number) < 7),
+            told=bool(about),
         )
 
     # The lease

@@ -111,8 +111,8 @@ def _kafka(settings: Settings, *, create: bool) -> list[str]:
 def _redis(settings: Settings) -> list[str]:
     """The store answers and would keep what it acknowledges."""
     from fluvial.adapters.redis import RedisStore  # noqa: PLC0415 - not when offline
+    from fluvial.fitness import unfit  # noqa: PLC0415 - as above
     from fluvial.keys import Keys  # noqa: PLC0415 - as above
-    from fluvial.worker import unfit  # noqa: PLC0415 - as above
 
     store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
     try:

@@ -144,6 +144,7 @@ _DONE = {
     "promotion": "challenger promoted",
     "reset": "model reset",
     "non-finite": "model put back",
+    "events-lost": "model begun afresh",
 }
 
 

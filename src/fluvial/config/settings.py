@@ -39,8 +39,9 @@ class KafkaSettings(Section, frozen=True):
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
     wait_ms: Annotated[int, Meta(ge=1, le=1_000)] = 20
     """How long a batch waits for company."""
-    on_lost_offset: Literal["fail", "earliest"] = "fail"
-    """When the resume position is outside the log: stop, or go on from its start with the same model."""
+    on_lost_offset: Literal["fail", "earliest", "fresh"] = "fail"
+    """When the resume position is below the log's start: stop; go on from there with the same model; or
+    with a fresh one."""
     on_added_partitions: Literal["fail", "learn", "ignore"] = "fail"
     """Scope topic, when the topic has more partitions than the model knows: stop; learn from them too, from
     their start; or leave them out."""
@@ -69,7 +70,8 @@ class RedisSettings(Section, frozen=True):
     ca_file: str | None = None
     timeout_seconds: Positive = 2.0
     allow_unfit: bool = False
-    """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests)."""
+    """Accept a server that is not persistent, evicts keys or is older than 7.0 (demo and tests). Otherwise it
+    is refused at the start, and makes the worker not ready when it becomes so later."""
 
 
 class ModelSettings(Section, frozen=True):
