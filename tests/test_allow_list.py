@@ -33,15 +33,18 @@ def test_it_has_the_pinned_release_and_about_five_hundred_classes():
 
 
 def test_our_own_parts_are_on_it():
-    from fluvial.models import encoding
+    from fluvial.models import encoding, trees
 
-    assert set(allowed.OURS["fluvial.models.encoding"]) == set(encoding.__all__)
+    assert {m: set(names) for m, names in allowed.OURS.items()} == {
+        module.__name__: set(module.__all__) for module in (encoding, trees)
+    }
 
 
 def test_only_known_foreign_modules_are_on_it():
     modules = {module for module, _ in unpickle.ALLOWED}
     assert {m for m in modules if not m.startswith("river.")} == {
-        "builtins", "collections", "copy", "fluvial.models.encoding", "fluvial.models.restore", "numpy",
+        "builtins", "collections", "copy", "fluvial.models.encoding", "fluvial.models.restore",
+        "fluvial.models.trees", "numpy",
     }  # fmt: skip
     for part in ("datasets", "stream", "evaluate", "checks", "api", "compat"):
         assert not any(m.split(".")[1:2] == [part] or f".{part}." in m for m in modules)

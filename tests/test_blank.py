@@ -27,7 +27,18 @@ from fluvial.types import Task
 from support import odd_models
 
 OFF = 2**62
-ODD = ("Odd", "Hashing", "Unseeded", "Mutating", "Asked", "Forgetful", "Strict")
+ODD = (
+    "Odd",
+    "Hashing",
+    "Unseeded",
+    "Mutating",
+    "Asked",
+    "Forgetful",
+    "Strict",
+    "Derived",
+    "Sorted",
+    "Making",
+)
 EXTRA = tuple(f"support.odd_models:{name}" for name in ODD)
 SCHEMA = Schema(
     (
@@ -61,7 +72,7 @@ def test_the_factory_runs_once_and_members_are_fresh_and_apart():
     assert len(calls) == 1
     assert sum(one.models[1].class_counts.values()) == 50
     assert not two.models[1].class_counts
-    assert make_blank(lambda: two) == blank
+    assert unpickle.dumps(two) == unpickle.dumps(fresh(blank))
 
 
 def test_a_blank_of_a_class_of_the_users_own_needs_its_name():
@@ -169,9 +180,9 @@ REPLAYED = {
 }
 
 
-def lives(*names, events=200, seconds=300):
+def lives(*names, schema=SCHEMA, events=200, seconds=300):
     settings = ModelSettings(options={"names": names}, allow=EXTRA)
-    return replay_faults(settings, SCHEMA, "support.odd_models:build", events, seconds)
+    return replay_faults(settings, schema, "support.odd_models:build", events, seconds)
 
 
 def test_models_that_cannot_be_replayed_are_found_and_no_others():
@@ -182,6 +193,16 @@ def test_models_that_cannot_be_replayed_are_found_and_no_others():
         assert all(
             part in fault for part, fault in zip(sorted(told), sorted(mine, key=key_of), strict=True)
         ), mine
+
+
+def test_trees_that_walk_a_set_of_categories_are_found_without_a_tie():
+    """Two events: nothing has split yet, and no answer differs."""
+    told = "keeps a category's values in a set"
+    found = lives("tree", "bagging", "Derived", "Sorted", "Making", schema=MIXED, events=2)
+    assert [fault.split(": ")[0] for fault in found] == ["lane 'Derived'", "lane 'Making'"]
+    assert all(told in fault and "fluvial.models.trees" in fault for fault in found)
+    assert "model.trees[0]._root.splitters['d']" in found[1]
+    assert lives("Derived", events=2) == []
 
 
 def key_of(fault):

@@ -406,6 +406,19 @@ FOLD = [
         "test_learner.py::test_labels_enter_river_as_indices_and_come_back_as_names",
     ),
     mutant(
+        "ties-by-hash",
+        "other answers after every restart: two values of a category split equally well, a set decides",
+        [("models/trees.py", "self._att_values = sorted(values)", "self._att_values = list(values)")],
+        "test_ties.py::test_every_answer_is_the_same_under_any_hash_seed_and_after_a_load",
+    ),
+    mutant(
+        "rivers-trees-as-they-are",
+        "the same for every model of a factory",
+        [("models/unpickle.py", "(module, name) in IN_ORDER else module", "False else module")],
+        "test_ties.py::test_every_answer_is_the_same_under_any_hash_seed_and_after_a_load[efdt]",
+        "test_ties.py::test_a_tree_that_learned_with_rivers_splitters_goes_on_with_ours",
+    ),
+    mutant(
         "blocks-cut-by-batches",
         "metrics that differ after a crash, since sums depend on how events came",
         [("evaluation.py", "if len(pending) >= BLOCK:", "if pending:")],

@@ -2,7 +2,9 @@
 
 import random
 
-from river import base, compose, linear_model, naive_bayes, tree
+from river import base, compose, ensemble, linear_model, naive_bayes, tree
+
+from fluvial.models import trees
 
 
 class Odd(base.Classifier):
@@ -61,6 +63,28 @@ class Strict(Odd):
         super().learn_one(x, y)
 
 
+class Derived(tree.HoeffdingTreeClassifier):
+    """A tree of the user's own, over River's."""
+
+
+class Sorted(trees.HoeffdingTreeClassifier):
+    """The same over ours."""
+
+
+class Making(Odd):
+    """Makes its trees when they are needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.trees = []
+
+    def learn_one(self, x, y):
+        super().learn_one(x, y)
+        if not self.trees:
+            self.trees.append(tree.ExtremelyFastDecisionTreeClassifier(memory_estimate_period=2**62))
+        self.trees[0].learn_one(x, y)
+
+
 class Ends(Odd):
     def __init__(self):
         raise RuntimeError("not today")
@@ -74,5 +98,10 @@ def build(settings, schema):
             compose.Select(*(f.name for f in schema.features)) | linear_model.LogisticRegression()
         ),
         "bayes": naive_bayes.GaussianNB,
+        "bagging": lambda: ensemble.BaggingClassifier(
+            tree.HoeffdingAdaptiveTreeClassifier(seed=1, memory_estimate_period=2**62), n_models=2, seed=1
+        ),
+        "Derived": lambda: Derived(memory_estimate_period=2**62),
+        "Sorted": lambda: Sorted(memory_estimate_period=2**62),
     }
     return {name: (made.get(name) or globals()[name])() for name in settings.options["names"]}

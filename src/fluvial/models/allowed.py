@@ -776,6 +776,15 @@ OURS: Mapping[str, tuple[str, ...]] = {
         "Standardise",
         "StandardiseTarget",
     ),
+    "fluvial.models.trees": (
+        "ARFClassifier",
+        "BaseTreeClassifier",
+        "ExtremelyFastDecisionTreeClassifier",
+        "HoeffdingAdaptiveTreeClassifier",
+        "HoeffdingTreeClassifier",
+        "LASTClassifier",
+        "NominalSplitterClassif",
+    ),
 }
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {

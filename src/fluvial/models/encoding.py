@@ -11,6 +11,8 @@ from typing import Any
 
 from river import base, tree
 
+from fluvial.models import trees
+
 __all__ = [
     "BoundedAdaptiveTreeClassifier",
     "BoundedAdaptiveTreeRegressor",
@@ -164,7 +166,7 @@ class _BoundedLeaves:
             super()._attempt_to_split(*args, **kwargs)  # type: ignore[misc]  # a mixin before River's tree
 
 
-class BoundedTreeClassifier(_BoundedLeaves, tree.HoeffdingTreeClassifier):
+class BoundedTreeClassifier(_BoundedLeaves, trees.HoeffdingTreeClassifier):
     """A Hoeffding tree of at most 2,000 leaves."""
 
 
@@ -172,7 +174,7 @@ class BoundedTreeRegressor(_BoundedLeaves, tree.HoeffdingTreeRegressor):
     """A Hoeffding tree regressor of at most 2,000 leaves."""
 
 
-class BoundedAdaptiveTreeClassifier(_BoundedLeaves, tree.HoeffdingAdaptiveTreeClassifier):
+class BoundedAdaptiveTreeClassifier(_BoundedLeaves, trees.HoeffdingAdaptiveTreeClassifier):
     """A Hoeffding adaptive tree of at most 2,000 leaves."""
 
 

@@ -26,6 +26,7 @@ from fluvial.schema import Schema
 EVENTS = 500
 _MEMORY_LIMIT_OFF = 2**31
 """Events between two looks at the memory; above this a tree never looks."""
+_NOMINAL = "river.tree.splitter.nominal_splitter_classif"
 _HASH_SEEDS = ("1", "2")
 _ATOMS = (str, bytes, int, float, bool, type(None), complex)
 
@@ -52,6 +53,8 @@ class Run(msgspec.Struct, frozen=True):
     """Predicted only in the last fifth."""
     mutates: list[str]
     """The methods that changed the features they were given."""
+    unordered: str = ""
+    """Where a category's values stand in a set after all; a structure, so it needs no tie to be found."""
     raised: str = ""
     """What it raised on a valid event, and where."""
 
@@ -62,7 +65,7 @@ def faults(model: Any, extra: Names = frozenset()) -> list[str]:
     `extra`: the user's own classes (`unpickle.parse_extra`).
     """
     places: dict[str, list[str]] = {}
-    for path, part in _walk("model", model):
+    for path, part in walk("model", model):
         for fault in (*_of_object(part), *_of_kind(part, extra)):
             places.setdefault(fault, []).append(path)
     found = [f"{_where(paths)}: {fault}" for fault, paths in places.items()]
@@ -72,6 +75,16 @@ def faults(model: Any, extra: Names = frozenset()) -> list[str]:
         except ModelRefused as error:
             found.append(str(error))
     return found
+
+
+def unordered(model: Any) -> str:
+    """Where a trained model walks a category's values in a set's order; empty: nowhere.
+
+    River's own splitter does, and is only there when River's class was not loaded as ours: in a class
+    derived from a tree, or in one that makes its trees by itself.
+    """
+    paths = [path for path, part in walk("model", model) if type(part).__module__ == _NOMINAL]
+    return _where(paths) if paths else ""
 
 
 def _where(paths: list[str]) -> str:
@@ -139,7 +152,7 @@ def _attributes(part: Any) -> Mapping[str, Any]:
     return state
 
 
-def _walk(path: str, root: Any) -> Iterator[tuple[str, Any]]:
+def walk(path: str, root: Any) -> Iterator[tuple[str, Any]]:
     """Every part once, with the way to it."""
     seen: set[int] = set()
     todo = [(path, root)]
@@ -217,6 +230,12 @@ def _differences(run: Run, other: Run) -> Iterator[str]:
     if run.raised:
         yield f"{lane}: {run.raised}, on a valid event of the declared schema: encode or scale before it"
         return
+    if run.unordered:
+        yield (
+            f"{lane}: {run.unordered} keeps a category's values in a set, and ties between them go by the "
+            "hash seed: derive or make the tree from fluvial.models.trees in place of river.tree and "
+            "river.forest, or take a preset"
+        )
     for method in run.mutates:
         yield f"{lane}: {method} changes the features it is given: copy them in the model"
     pairs = (

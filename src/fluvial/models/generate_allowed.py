@@ -166,8 +166,8 @@ def river_classes() -> dict[str, list[str]]:
 
 def our_classes() -> dict[str, list[str]]:
     """Our own parts of River pipelines."""
-    module = importlib.import_module("fluvial.models.encoding")
-    return {module.__name__: sorted(n for n in module.__all__ if inspect.isclass(getattr(module, n)))}
+    ours = [importlib.import_module(f"fluvial.models.{name}") for name in ("encoding", "trees")]
+    return {m.__name__: sorted(n for n in m.__all__ if inspect.isclass(getattr(m, n))) for m in ours}
 
 
 def clones() -> list[tuple[str, str, str]]:

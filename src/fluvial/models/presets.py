@@ -83,10 +83,11 @@ def forest(schema: Schema, seed: int, n_models: int = 10, **options: Any) -> Lan
     """An adaptive random forest (ten trees): the most accurate, and thirty times the cost of a tree."""
     from river import forest as river_forest  # noqa: PLC0415 - River loads scipy: only when asked
 
+    from fluvial.models import trees  # noqa: PLC0415 - as above
     from fluvial.models.encoding import LimitCategories  # noqa: PLC0415 - as above
 
     regression = schema.label.task is Task.REGRESSION
-    make = river_forest.ARFRegressor if regression else river_forest.ARFClassifier
+    make = river_forest.ARFRegressor if regression else trees.ARFClassifier
     bounds = {"memory_estimate_period": NO_MEMORY_LIMIT, "max_depth": 15}
     head = make(n_models=n_models, seed=seed, **{**bounds, **(MEAN_LEAVES if regression else {}), **options})
     return {"forest": _with_categories(schema, LimitCategories, head)}

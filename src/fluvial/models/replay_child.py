@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fluvial.models.faults import Job, Run
+from fluvial.models.faults import Job, Run, unordered
 from fluvial.models.unpickle import dumps, loads, parse_extra
 from fluvial.schema import LIMIT, FeatureSpec, Schema
 from fluvial.types import Feature, Label, Task
@@ -113,8 +113,8 @@ def lane_run(name: str, model: Any, job: Job) -> Run:
         quiet = life().run(events, len(events) * 4 // 5)
     except Exception as error:  # noqa: BLE001  # whatever the user's model raises is the answer
         where = getattr(error, "__notes__", ["loading"])[0]
-        return Run(name, [], [], [], [], f"{where} raised {type(error).__name__}: {error}"[:500])
-    return Run(name, said, resumed, quiet, list(full.mutates))
+        return Run(name, [], [], [], [], raised=f"{where} raised {type(error).__name__}: {error}"[:500])
+    return Run(name, said, resumed, quiet, list(full.mutates), unordered(full.model))
 
 
 def main() -> None:

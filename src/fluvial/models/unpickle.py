@@ -33,6 +33,17 @@ VALUES: Names = _pairs(allowed.FUNCTIONS, allowed.FOREIGN)
 RESTORING: Names = frozenset((restore.MODULE, name) for name in restore.RESULTS)
 ALLOWED: Names = CLASSES | VALUES | RESTORING
 METHODS = frozenset(allowed.METHODS)
+IN_ORDER: Names = _pairs(
+    {
+        "river.forest.adaptive_random_forest": ("ARFClassifier", "BaseTreeClassifier"),
+        "river.tree.extremely_fast_decision_tree": ("ExtremelyFastDecisionTreeClassifier",),
+        "river.tree.hoeffding_adaptive_tree_classifier": ("HoeffdingAdaptiveTreeClassifier",),
+        "river.tree.hoeffding_tree_classifier": ("HoeffdingTreeClassifier",),
+        "river.tree.last_classifier": ("LASTClassifier",),
+        "river.tree.splitter.nominal_splitter_classif": ("NominalSplitterClassif",),
+    }
+)
+"""Loaded as the class of the same name in `fluvial.models.trees`: River's walks a set of strings."""
 
 
 def parse_extra(names: Iterable[str]) -> Names:
@@ -115,7 +126,7 @@ def _resolve(module: str, name: str, extra: Names) -> Any:
         )
         raise CheckpointRefused(msg)
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = importlib.import_module("fluvial.models.trees" if (module, name) in IN_ORDER else module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
