@@ -3,10 +3,13 @@
 Each test is named after its row in docs/faults.md.
 """
 
+import os
+import signal
 import threading
 import time
 
 import pytest
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
 from fluvial.adapters.kafka.group import KafkaMember
@@ -17,6 +20,8 @@ from support.live import Live
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 PARTITIONS = 3
+HEARTBEAT = 12
+"""Kafka's number for that request."""
 real = pytest.mark.kafka
 
 
@@ -88,6 +93,36 @@ def test_group_rebalance(make, where, how):
     live.spread(2_400, 3_000)
     live.until_folded(one)
     one.stop()
+    live.assert_each_as_undisturbed(3_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["mock", pytest.param("real", marks=real)])
+def test_group_owner_stopped(make, where):
+    """SIGSTOP past the session: the other has its partitions; on SIGCONT it drops them and rejoins."""
+    live = make(where)
+    leases = [live.keys.lease(shard_of(p)) for p in range(PARTITIONS)]
+
+    def owners():
+        held = [value.decode().split(":")[1] for value in live.redis.cli.mget(leases) if value]
+        return {int(pid) for pid in held} if len(held) == PARTITIONS else set()
+
+    live.spread(0, 600)
+    one, two = live.launch(1), live.launch(2)
+    live.until(lambda: owners() == {one.pid, two.pid}, "both have a share", 60)
+    live.until(lambda: sum(live.checkpointed().values()) == 600, "the fold")
+    live.spread(600, 1_200)
+    os.kill(one.pid, signal.SIGSTOP)  # with something in its hands
+    try:
+        live.spread(1_200, 1_800)
+        live.until(lambda: sum(live.checkpointed().values()) == 1_800, "the fold by the other alone", 60)
+        assert owners() == {two.pid}
+    finally:
+        os.kill(one.pid, signal.SIGCONT)
+    live.until(lambda: owners() == {one.pid, two.pid}, "it rejoins", 60)
+    live.spread(1_800, 3_000)
+    live.until(lambda: sum(live.checkpointed().values()) == 3_000, "the rest")
+    assert (one.poll(), two.poll()) == (None, None)
     live.assert_each_as_undisturbed(3_000)
 
 
@@ -206,6 +241,20 @@ def test_group_one_name_twice(make):
     live.spread(600, 1_200)
     live.until_folded(two)
     two.stop()
+    live.assert_each_as_undisturbed(1_200)
+
+
+def test_group_fatal_error(make, mock_kafka):
+    """What the brokers answer a member whose name another one took: it ends, and the next one goes on."""
+    live = make("mock", instance_id="the-only-one")
+    live.spread(0, 600)
+    node = live.start()
+    live.until_folded(node)
+    mock_kafka.inject(HEARTBEAT, KafkaError.FENCED_INSTANCE_ID)
+    with pytest.raises(SourceFatal, match="instance"):
+        node.join()
+    live.spread(600, 1_200)
+    live.run_to_the_end()
     live.assert_each_as_undisturbed(1_200)
 
 

@@ -139,6 +139,15 @@ class OwnBroker:
             self._leash.stop()
         self._leash = None
 
+    def lose_log(self, partition):
+        """The files with the records of one partition are gone from the disk."""
+        [place] = self._files.rglob(partition)
+        for file in place.glob("0*"):
+            file.unlink()
+        for name in ("*checkpoint", "*.snapshot"):  # what it remembers of ends
+            for file in place.parent.glob(name):
+                file.unlink()
+
     def remove(self):
         self.kill()
         shutil.rmtree(self._files, ignore_errors=True)
@@ -239,6 +248,29 @@ def test_kafka_offset_below_start_fresh(make, kafka_broker, caplog, scope):
     store, shard = live.store(), "all" if scope == "topic" else "partition-0"
     assert store.version_blob(shard, retired[0].version) is not None
     store.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_kafka_offset_above_end(make):
+    """A broker that lost the topic's log on its disk: the same topic by its id, and nothing in it."""
+    broker = OwnBroker()
+    try:
+        broker.start()
+        live = make(broker.bootstrap, events=300, kafka={"on_lost_offset": "fresh"})
+        live.produce(live.log.values)
+        live.run_to_the_end()
+        broker.kill()
+        broker.lose_log(f"{live.topic}-0")
+        broker.start()
+        live.produce(live.log.values[:100])
+        with pytest.raises(OffsetLost, match=r"offset 300 is above its end .the log holds 0 to 100"):
+            live.start().join()
+        assert live.checkpointed() == {0: 300}
+        [entry] = live.entries("refused")
+        assert entry["detail"]["error"] == "OffsetLost"
+    finally:
+        broker.remove()
 
 
 @pytest.mark.kafka

@@ -3,6 +3,7 @@
 Each test is named after its row in docs/faults.md.
 """
 
+import json
 import os
 import random
 import signal
@@ -11,8 +12,11 @@ import time
 
 import pytest
 
+from fluvial.adapters.redis import Script
+from fluvial.cli import main
 from fluvial.errors import Fenced
 from support import fold
+from support.kafka_broker import read_topic
 from support.live import Live, SlowProxy
 from support.redis_server import RedisServer
 from support.stores import SHARD, RedisBench, score
@@ -105,6 +109,36 @@ def test_worker_killed(make, kafka_broker, partitions):
         values = live.log.values
         size = len(values) // 8
         live.assert_as_undisturbed(values[: 400 + 3 * size])
+
+
+def test_letter_twice(make, kafka, proxy, capsysbinary):
+    """Killed with a dead letter out and the checkpoint not: the topic has it twice, a person sees it once."""
+    live = make(kafka, proxy=proxy)
+    first, second = halves(live)
+    live.produce(first)
+    process = live.launch(1)
+    live.until(lambda: live.checkpointed() == {0: len(first)}, "the fold")
+    proxy.trip(Script("flip").digests[0].encode(), process.kill, answered=False)
+    live.produce([b"not json"])
+    process.wait(60)
+    letters = live.settings.dead_letter_topic
+    assert len(read_topic(live.bootstrap, letters)) == 1
+    assert live.checkpointed() == {0: len(first)}
+    live.produce(second)
+    live.launch(2)
+    live.until(lambda: live.checkpointed() == live.ends(), "the fold again")
+    sent = [dict(letter.headers()) for letter in read_topic(live.bootstrap, letters)]
+    assert [headers["fluvial.id"] for headers in sent] == [sent[0]["fluvial.id"]] * 2
+    capsysbinary.readouterr()
+    config = ["--config", str(live.config)]
+    assert main(["dead-letters", "list", "--json", *config]) == 0
+    (row,) = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
+    assert row["offset"] == len(first)
+    assert main(["dead-letters", "redrive", row["id"], "--yes", *config]) == 0
+    assert live.ends() == {0: len(live.log.events) + 2}, "one was written back"
+    live.until(lambda: live.checkpointed() == live.ends(), "its fold")
+    assert live.learner().ledger.partitions[0].dead == 2
+    assert live.learner().events == len(live.log.events)
 
 
 @pytest.mark.slow

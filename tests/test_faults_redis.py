@@ -4,6 +4,7 @@ Each test is named after its row in docs/faults.md.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -16,8 +17,9 @@ from redis import exceptions
 
 from fluvial.adapters.redis import Script
 from fluvial.errors import CheckpointRefused, Fenced, LostState, StoreError, StoreUnfit
+from fluvial.pace import Pace
 from support import fold
-from support.live import Live
+from support.live import Live, SlowProxy
 from support.redis_server import RedisServer
 from support.stores import SHARD, RedisBench, score
 from support.tcp_proxy import TcpProxy
@@ -293,6 +295,119 @@ def test_redis_may_not_be_asked(make, own_redis, caplog, monkeypatch):
     live.assert_as_undisturbed()
     with pytest.raises(StoreUnfit, match=r"does not say whether it is .*docs/security.md"):
         live.start().join()
+
+
+def test_checkpoint_too_large(make, fresh_redis):
+    """The state grows over the limit: the last good one is kept, scores and the lease go on, an alarm."""
+    live = make(fresh_redis, checkpoint={"max_bytes": 120_000})
+    live.produce(live.log.values)
+    node = live.start()
+    node.until(lambda: node.metric("fluvial_checkpoints_too_large_total") >= 2, "two attempts")
+    folded = "everything folded and published"
+    node.until(lambda: node.metric("fluvial_scores_published_total") >= len(live.log.events) - 1, folded)
+    node.until_ready()
+    assert 0 < live.checkpointed()[0] < len(live.log.events)
+    kept = live.head("sequence"), live.head("blob")
+    assert fresh_redis.cli.strlen(kept[1]) <= 120_000
+    failures = node.metric("fluvial_checkpoint_failures_total")
+    node.until(lambda: node.metric("fluvial_checkpoint_failures_total") > failures, "one more attempt")
+    assert (live.head("sequence"), live.head("blob")) == kept
+    node.stop()
+    live.run_to_the_end(live.with_settings(checkpoint={"max_bytes": 256_000_000}))
+    fold.assert_same_fold(live.learner(), fold.fold(live.settings, live.log.values).learner)
+
+
+def test_redis_slow_saves(make, fresh_redis, monkeypatch):
+    """A link that makes a save slow: at least fifty times as long lies between two, and events go on."""
+    attempts = []
+    ended = Pace.ended
+
+    def watched(pace, started, *, saved=True):
+        ended(pace, started, saved=saved)
+        attempts.append((started, pace.took))
+
+    monkeypatch.setattr(Pace, "ended", watched)
+    slow = SlowProxy(fresh_redis.port)
+    try:
+        live = make(fresh_redis, proxy=slow)
+        slow.delay = 0.005
+        node = live.start()
+        node.until_ready()
+        fed, values = 0, live.log.values
+        while len(attempts) < 4:
+            live.produce(values[fed : fed + 20])
+            fed += 20
+            node.until(lambda n=fed: node.metric("fluvial_events_total") >= n, "events between two saves")
+        for (before, took), (after, _) in itertools.pairwise(attempts[:4]):
+            assert after - (before + took) >= 50 * took > 0
+        slow.delay = 0.0
+        live.produce(values[fed:])
+        live.until_folded(node)
+        node.stop()
+    finally:
+        slow.close()
+    live.assert_as_undisturbed()
+
+
+class LateProxy(TcpProxy):
+    """Holds one request with `marker` back, resets its connection, and delivers it on `release`."""
+
+    def __init__(self, port, marker):
+        super().__init__(port)
+        self._marker, self._held = marker, []
+
+    @property
+    def holds(self):
+        return bool(self._held)
+
+    def _up(self, client, server, armed):
+        super()._up(client, _Holding(server, self), armed)
+
+    def take(self, server, data):
+        if self._held or self._marker not in data:
+            return False
+        self._held.append((server, data))
+        return True
+
+    def release(self):
+        server, data = self._held[0]
+        server.sendall(data)
+
+
+class _Holding:
+    def __init__(self, server, proxy):
+        self._server, self._proxy = server, proxy
+
+    def sendall(self, data):
+        if self._proxy.take(self._server, data):
+            raise ConnectionResetError  # ends the client's side only
+        self._server.sendall(data)
+
+    def shutdown(self, how):
+        self._server.shutdown(how)
+
+
+def test_redis_late_write(fresh_redis):
+    """The network keeps an upload, the client repeats it and flips, and then the first one arrives."""
+    late = LateProxy(fresh_redis.port, b"\r\nSET\r\n")
+    bench = RedisBench(fresh_redis.cli, f"redis://127.0.0.1:{late.port}/0")
+    try:
+        store = bench.open(timeout_seconds=4.0)
+        claim = store.claim(SHARD, "a")
+        store.save(claim, 1, b"state 1", {0: 1}, [], {})
+        assert late.holds
+        assert set(bench.blobs().values()) == {-1}
+        arrived = fresh_redis.cli.info("commandstats")["cmdstat_set"]["calls"]
+        late.release()
+        until = time.monotonic() + 20
+        while fresh_redis.cli.info("commandstats")["cmdstat_set"]["calls"] == arrived:
+            assert time.monotonic() < until, "it did not arrive"
+            time.sleep(0.01)
+        assert set(bench.blobs().values()) == {-1}, "no expiry on a live one"
+        assert store.load(SHARD) == [b"state 1"]
+    finally:
+        bench.close()
+        late.close()
 
 
 # ---- blobs ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 
 from fluvial.worker import SHARD
 from support import fold
+from support.live import Live
 from support.redis_groups import ClusterGroup, SentinelGroup, caught_up, cut
 from support.secured_page import CLUSTER, REDIS_PASSWORD, WORKER, acl_for
 from support.service import Service, assert_scores
@@ -60,6 +61,34 @@ def test_a_failover_changes_nothing(group, tail, kafka_broker, tmp_path):
         assert (ledger.learned, ledger.next, ledger.balanced()) == (3 * PART, 3 * PART, True)
         fold.assert_same_fold(kept, undisturbed.learner, fold.following(service.settings, kept, log))
         assert_told(service, group, tail)
+
+
+def test_a_failover_to_a_server_that_evicts_is_noticed(redis_binary, mock_kafka, tmp_path, monkeypatch):
+    """The replica is set up otherwise than its master was; nobody sees that before it is the master."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.2)
+    group, log = SentinelGroup(), fold.drifting(600)
+    try:
+        master, replica = group.servers
+        replica.cli.config_set("maxmemory-policy", "allkeys-lru")
+        with Live(tmp_path, mock_kafka.bootstrap_servers, group, log, mock=mock_kafka) as live:
+            live.produce(log.values)
+            node = live.start()
+            live.until_folded(node)
+            node.until_ready()
+            assert caught_up(master)
+            master.kill()
+            group.wait_for_failover(master)
+            assert "it evicts keys (allkeys-lru" in node.until_not_ready("not fit to hold checkpoints")
+            assert node.metric("fluvial_incidents_total", incident="store-unfit") == 1
+            replica.cli.config_set("maxmemory-policy", "noeviction")
+            node.until_ready()
+            node.stop()
+            assert [kind for kind in live.kinds() if kind.startswith("store-")] == [
+                "store-unfit",
+                "store-fit",
+            ]
+    finally:
+        group.stop()
 
 
 def assert_told(service, group, tail):

@@ -443,6 +443,36 @@ FOLD = [
         "test_fused.py::test_resumed_from_a_pickle_at_any_event",
     ),
     mutant(
+        "fresh-but-not-quite",
+        "a model that began afresh behind lost events is judged by what the one before got wrong",
+        [
+            (
+                "learner.py",
+                "        self._settle()\n        self._retire(note)\n",
+                "        self._retire(note)\n",
+            )
+        ],
+        "test_learner.py::test_a_model_that_begins_afresh_is_the_one_that_began_there",
+    ),
+    mutant(
+        "fresh-with-an-old-snapshot",
+        "the first non-finite answer brings the model back that was given up",
+        [
+            (
+                "learner.py",
+                "self._snapshot, self._streak, self._fresh_at = {}, 0,",
+                "self._streak, self._fresh_at = 0,",
+            )
+        ],
+        "test_learner.py::test_no_snapshot_of_the_model_before_comes_back",
+    ),
+    mutant(
+        "unfit-only-at-the-start",
+        "somebody lets Redis evict keys under the worker, and nobody is told",
+        [("scopes.py", "        self._look_at_the_store()\n", "")],
+        "test_survey.py::test_a_store_that_becomes_unfit_is_said_once_and_makes_it_not_ready",
+    ),
+    mutant(
         "offender-folded-again",
         "an event on which the model raises is met for ever",
         [("keeper.py", "if poisoned and ", "if False and ")],
