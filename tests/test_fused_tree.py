@@ -11,6 +11,7 @@ from river import tree
 from fluvial.fused import front
 from fluvial.fused.tree import TreeFront
 from fluvial.mixture import Member, NonFiniteAnswer, reader
+from fluvial.models import trees, unpickle
 from fluvial.models.encoding import BoundedTreeClassifier
 from fluvial.types import Task
 
@@ -105,8 +106,8 @@ def test_the_trees_of_these_tests_grow():
 @pytest.mark.parametrize("seed", range(2))
 def test_equal_with_several_classes_and_categories(classes, seed):
     both(classifier(), events(seed, classes=classes))
-    both(classifier(), events(seed, classes=classes, text=2.0))
-    both(classifier(binary_split=True), events(seed, classes=classes, text=2.0))
+    both(classifier(), events(seed, classes=classes, text=1.0))
+    both(classifier(binary_split=True), events(seed, classes=classes, text=1.0))
 
 
 def test_equal_where_a_value_is_the_threshold():
@@ -123,12 +124,18 @@ def test_equal_where_a_value_is_the_threshold():
 @pytest.mark.parametrize("absent", [0.01, 0.3])
 def test_equal_when_features_come_and_go(absent):
     for seed in range(2):
-        both(classifier(), events(seed, absent=absent, text=2.0))
+        both(classifier(), events(seed, absent=absent, text=1.0))
 
 
-def test_equal_for_our_own_bounded_tree():
-    river = both(BoundedTreeClassifier(**PLAIN), events(1))
+@pytest.mark.parametrize("own", [BoundedTreeClassifier, trees.HoeffdingTreeClassifier])
+def test_equal_for_our_own_trees(own):
+    river = both(own(**PLAIN), events(1, text=0.5))
     assert river.n_leaves > 4
+
+
+def test_a_members_tree_goes_by_shortcuts():
+    model = unpickle.loads(unpickle.dumps(classifier()))
+    assert isinstance(front(model), TreeFront)
 
 
 def test_equal_far_from_ordinary_numbers():
@@ -201,7 +208,7 @@ def test_resumed_from_a_pickle_at_any_event():
         model = classifier()
         quick = front(model)
         answers.append([])
-        for k, (x, y, _) in enumerate(events(6, text=2.0)):
+        for k, (x, y, _) in enumerate(events(6, text=1.0)):
             answers[-1].append(quick.predict_proba_one(x))
             if restart and k % 13 == 5:
                 model = pickle.loads(pickle.dumps(model))

@@ -22,6 +22,7 @@ from fluvial.types import Feature
 TREES = frozenset(
     {
         "river.tree.hoeffding_tree_classifier.HoeffdingTreeClassifier",
+        "fluvial.models.trees.HoeffdingTreeClassifier",
         "fluvial.models.encoding.BoundedTreeClassifier",
     }
 )
