@@ -6,6 +6,7 @@ import pytest
 
 from fluvial.mixture import (
     ALPHA,
+    CHAMPIONS,
     ETA,
     HARD,
     LOSS_CAP,
@@ -119,16 +120,60 @@ def test_fixed_share_by_hand():
     mixed.reweigh(True, answers, mixed.combine(answers))
     losses = [-math.log(0.8), -math.log(0.5), -math.log(0.01)]
     raised = [w * math.exp(-ETA * loss) for w, loss in zip((0.5, 0.25, 0.25), losses, strict=True)]
-    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA / 3 for r in raised]
+    prior = [CHAMPIONS + (1 - CHAMPIONS) / 3, (1 - CHAMPIONS) / 3, (1 - CHAMPIONS) / 3]
+    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA * p for r, p in zip(raised, prior, strict=True)]
     assert mixed.weights == pytest.approx(expected, rel=1e-12)
-    # exp(-0.3 * -log p) is p ** 0.3: 0.9352, 0.8123, 0.2512; times the weights 0.4676, 0.2031, 0.0628.
-    assert mixed.weights == pytest.approx([0.6360, 0.2771, 0.0869], abs=5e-5)
+    # exp(-0.7 * -log p) is p ** 0.7: 0.8554, 0.6156, 0.0398; times the weights 0.4277, 0.1539, 0.01.
+    assert mixed.weights == pytest.approx([0.7235, 0.2596, 0.0169], abs=5e-5)
     assert sum(mixed.weights) == pytest.approx(1.0)
     assert mixed.weights[0] > mixed.weights[1] > mixed.weights[2]
 
 
+def test_where_nobody_is_better_the_champion_answers():
+    """Equal answers bring any weights to the prior; those of a hundred events stay close to it."""
+    mixed = mixture(Task.BINARY, 2, [0.1, 0.45, 0.45])
+    answers = [(0.3, 0.7)] * 3
+    for _ in range(10_000):
+        mixed.reweigh(True, answers, (0.3, 0.7))
+    assert mixed.weights == pytest.approx([0.9, 0.05, 0.05], rel=1e-6)
+
+
+def test_an_over_confident_newcomer_that_decides_worse_does_not_get_the_answer():
+    """A better log-loss and a worse choice: what a young naive Bayes is beside an old one.
+
+    The champion gives 12 of 20 labels .64 and 8 of them .36; the others are right 11 times with .77 and give
+    9 labels .31.
+    """
+    mixed = mixture(Task.BINARY, 2, [1 / 3] * 3)
+    old, young = [(0.36, 0.64)] * 12 + [(0.64, 0.36)] * 8, [(0.23, 0.77)] * 11 + [(0.69, 0.31)] * 9
+    old_loss, young_loss = (-sum(math.log(yes) for _, yes in answers) / 20 for answers in (old, young))
+    assert young_loss < old_loss < young_loss + 0.01
+    held = 0.0
+    for number in range(4_000):
+        answers = [old[number % 20], young[number * 7 % 20], young[number * 7 % 20]]
+        mixed.reweigh(True, answers, mixed.combine(answers))
+        held += mixed.weights[0] / 4_000
+    assert held > 0.5
+
+
+def test_champions_without_challengers_share_evenly():
+    members = [Member(name, Says(None), lambda x: None, champion=True) for name in ("a", "b", "c", "d")]
+    mixed = Mixture(Task.BINARY, 2, members, [0.7, 0.1, 0.1, 0.1])
+    for _ in range(10_000):
+        mixed.reweigh(True, [(0.3, 0.7)] * 4, (0.3, 0.7))
+    assert mixed.weights == pytest.approx([0.25] * 4, rel=1e-6)
+
+
+def test_several_champions_have_their_part_each():
+    members = [Member(name, Says(None), lambda x: None, champion=name < "c") for name in ("a", "b", "c")]
+    mixed = Mixture(Task.BINARY, 2, members, [0.2, 0.2, 0.6])
+    for _ in range(10_000):
+        mixed.reweigh(True, [(0.3, 0.7)] * 3, (0.3, 0.7))
+    assert mixed.weights == pytest.approx([0.475, 0.475, 0.05], rel=1e-6)
+
+
 def test_the_constants_are_those_that_were_measured():
-    assert (ETA, ALPHA, LOSS_CAP) == (0.3, 0.005, 4.6)
+    assert (ETA, ALPHA, CHAMPIONS, LOSS_CAP) == (0.7, 0.0025, 0.85, 4.6)
 
 
 def test_a_newcomer_takes_over_within_tens_of_events():
@@ -140,15 +185,15 @@ def test_a_newcomer_takes_over_within_tens_of_events():
 
 
 def test_a_member_without_an_answer_counts_as_uniform():
-    mixed = mixture(Task.MULTICLASS, 4, [0.5, 0.5])
-    mixed.reweigh(2, [None, (0.25,) * 4], (0.25,) * 4)
-    assert mixed.weights[0] == mixed.weights[1]
+    mixed = mixture(Task.MULTICLASS, 4, [0.4, 0.3, 0.3])
+    mixed.reweigh(2, [(0.1, 0.1, 0.7, 0.1), None, (0.25,) * 4], (0.25,) * 4)
+    assert mixed.weights[1] == mixed.weights[2]
 
 
 def test_a_floor_keeps_one_mistake_from_being_for_ever():
     mixed = mixture(Task.BINARY, 2, [0.5, 0.5])
     mixed.reweigh(True, [(1.0, 0.0), (0.0, 1.0)], (0.5, 0.5))
-    assert mixed.weights[0] > 0.19  # .01 ** .3 = .25 against 1
+    assert mixed.weights[0] > 0.038  # .01 ** .7 = .04 against 1
 
 
 def test_regression_by_hand():
@@ -158,7 +203,8 @@ def test_regression_by_hand():
     scale = 0.25  # the mixture said 2.0
     losses = [min(4.6, 2.25 / (2 * scale)), 0.25 / (2 * scale)]
     raised = [0.5 * math.exp(-ETA * loss) for loss in losses]
-    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA / 2 for r in raised]
+    prior = (0.925, 0.075)
+    expected = [(1 - ALPHA) * r / sum(raised) + ALPHA * p for r, p in zip(raised, prior, strict=True)]
     assert mixed.weights == pytest.approx(expected, rel=1e-12)
     mixed.reweigh(2.5, answers, (1.5,))
     assert mixed.scale == pytest.approx(0.25 + 0.002 * (1.0 - 0.25))
@@ -167,14 +213,20 @@ def test_regression_by_hand():
 def test_a_perfect_mixture_moves_nothing():
     mixed = mixture(Task.REGRESSION, 1, [0.7, 0.3])
     mixed.reweigh(2.0, [(2.0,), (2.0,)], (2.0,))
-    assert mixed.weights == pytest.approx([0.995 * 0.7 + 0.0025, 0.995 * 0.3 + 0.0025])
+    kept = 1 - ALPHA
+    assert mixed.weights == pytest.approx([kept * 0.7 + ALPHA * 0.925, kept * 0.3 + ALPHA * 0.075])
 
 
 def test_demote_gives_the_least_weight():
     mixed = mixture(Task.BINARY, 2, [0.2, 0.5, 0.3])
     mixed.demote(1)
     assert sum(mixed.weights) == pytest.approx(1.0)
-    assert mixed.weights[1] == pytest.approx((ALPHA / 3) / (0.5 + ALPHA / 3))
+    least = ALPHA * (1 - CHAMPIONS) / 3
+    assert mixed.weights[1] == pytest.approx(least / (0.5 + least))
+    mixed.demote(2)  # and it is what fixed share leaves one who is always wrong
+    for _ in range(200):
+        mixed.reweigh(True, [(0.0, 1.0), (1.0, 0.0), (1.0, 0.0)], (0.0, 1.0))
+    assert mixed.weights[1:] == pytest.approx([least * 1.04] * 2, rel=0.01)
 
 
 @pytest.mark.parametrize("scale", [2.0**10, 2.0**-10])  # powers of two: not one bit of rounding between

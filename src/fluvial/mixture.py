@@ -1,8 +1,10 @@
 """Members and their mixture: several models answer as one, weighted by how well they did lately.
 
 Fixed share (Herbster and Warmuth, "Tracking the best expert", 1998): after each label
-`w <- w * exp(-eta * loss)`, normalised, then `(1 - alpha) * w + alpha / n`. The floor of `alpha / n`
-lets a newcomer take over within tens of events. Nothing here is random.
+`w <- w * exp(-eta * loss)`, normalised, then `(1 - alpha) * w + alpha * prior`. The floor that this leaves
+lets a newcomer take over within tens of events. The prior is on the side of the champions: where nobody is
+better, the one that learned the longest answers (docs/decisions/share-for-the-champion.md). Nothing here is
+random.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from typing import Any
 from fluvial.fused import Ask, Teach, front, fuse
 from fluvial.types import Answer, Feature, Label, MemberStanding, Task
 
-ETA = 0.3
-ALPHA = 0.005
+ETA = 0.7
+ALPHA = 0.0025
+CHAMPIONS = 0.85
+"""The champions' part of the prior, beside their equal part of the rest."""
 SCALE_RATE = 0.002
 """Of the fading mean of squared error that makes a regression loss free of the target's unit."""
 LOSS_CAP = 4.6
@@ -150,6 +154,7 @@ class Mixture:
         self.scale = scale
         """Regression: fading mean of the mixture's squared error; 0 before the first label."""
         self._floor = min(0.01, 1.0 / (2 * size))
+        self._lanes = sum(member.champion for member in members)
 
     def combine(self, answers: Sequence[Answer | None]) -> Answer | None:
         """Mix the members' answers by weight; those that could not predict are left out."""
@@ -191,8 +196,10 @@ class Mixture:
                 p = unknown if answer is None else answer[k]
                 raised.append(weight * (p if p > floor else floor) ** ETA)  # noqa: FURB136 - max() costs twice
         kept = (1.0 - ALPHA) / sum(raised)
-        share = ALPHA / len(raised)
-        self.weights = [kept * weight + share for weight in raised]
+        share = ALPHA * (1.0 - CHAMPIONS) / len(raised)
+        self.weights = weights = [kept * weight + share for weight in raised]
+        for k in range(self._lanes):
+            weights[k] += ALPHA * CHAMPIONS / self._lanes
 
     def _raised_by_error(self, y: float, answers: Sequence[Answer | None], served: Answer) -> list[float]:
         """Loss min(4.6, error^2 / 2 s^2), with s^2 the fading mean of the mixture's squared error."""
@@ -201,12 +208,13 @@ class Mixture:
         if self.scale <= 0.0:
             return list(self.weights)
         twice = 2.0 * self.scale
-        losses = [LOSS_CAP if a is None else min(LOSS_CAP, (y - a[0]) ** 2 / twice) for a in answers]
+        # Not ** 2: the C library's pow() need not round the same way in another unit.
+        losses = [LOSS_CAP if a is None else min(LOSS_CAP, (d := y - a[0]) * d / twice) for a in answers]
         return [w * math.exp(-ETA * loss) for w, loss in zip(self.weights, losses, strict=True)]
 
     def demote(self, index: int) -> None:
         """Give a newcomer the least weight that fixed share leaves anybody."""
-        self.weights[index] = ALPHA / len(self.weights)
+        self.weights[index] = ALPHA * (1.0 - CHAMPIONS) / len(self.weights)
         total = sum(self.weights)
         self.weights = [w / total for w in self.weights]
 
