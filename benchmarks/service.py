@@ -45,6 +45,8 @@ class Setup:
     """Fluvial's own preset instead of the explicit River model that the others use."""
     checkpoint_seconds: float = 1.0
     """`NEVER` for none."""
+    name: str = ""
+    """Of a service that goes on; empty: a new one."""
 
 
 def settings(setup: Setup, service: str, port: int) -> str:
@@ -81,7 +83,7 @@ class Service:
     """One running worker; a context manager that ends it with SIGTERM."""
 
     def __init__(self, setup: Setup) -> None:
-        self.name = f"bench-{uuid.uuid4().hex[:8]}"
+        self.name = setup.name or f"bench-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="fluvial-bench-")
         home = Path(self._directory.name)
