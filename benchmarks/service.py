@@ -48,6 +48,8 @@ class Setup:
     scope: str = "topic"
     member: str = ""
     """Scope partition: the static member's name, one of its own for each worker."""
+    name: str = ""
+    """Of a service that goes on; empty: a new one."""
 
 
 def settings(setup: Setup, service: str, port: int) -> str:
@@ -88,8 +90,8 @@ def settings(setup: Setup, service: str, port: int) -> str:
 class Service:
     """One running worker; a context manager that ends it with SIGTERM."""
 
-    def __init__(self, setup: Setup, name: str = "") -> None:
-        self.name = name or f"bench-{uuid.uuid4().hex[:8]}"
+    def __init__(self, setup: Setup) -> None:
+        self.name = setup.name or f"bench-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="fluvial-bench-")
         home = Path(self._directory.name)

@@ -1,8 +1,15 @@
 """The allow-list: exactly River's models, all of them, and none of River's ways to files and networks."""
 
+import contextlib
 import copy
+import gc
 import pickle
+import random
+import sys
+import threading
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -170,6 +177,121 @@ def test_a_cycle_comes_back():
     again = unpickle.loads(unpickle.dumps(loop))
     assert again[1][0] is again
     assert again[1][1]["loop"] is again
+
+
+def trained_tree(events=3_000):
+    from river.tree import HoeffdingTreeClassifier
+
+    rng, tree = random.Random(1), HoeffdingTreeClassifier(grace_period=50, memory_estimate_period=2**62)
+    for _ in range(events):
+        x = {name: rng.random() for name in "abcd"}
+        tree.learn_one(x, x["a"] + x["b"] * x["c"] > 0.7)
+    return tree
+
+
+def test_generators_that_nobody_seeded_are_left_out():
+    """A tree keeps one of 2.5 kB in each of its estimators, and never draws from it."""
+    tree = trained_tree()
+    before = pickle.dumps(tree, 5)
+    blob = unpickle.dumps(tree)
+    assert before.count(b"_rng") == 1
+    assert len(blob) * 5 < len(before)
+    assert pickle.dumps(tree, 5) == before  # the dump left the live one alone
+    again = unpickle.loads(blob)
+    assert len(unpickle.dumps(again)) < 1.1 * len(blob)
+    for value in range(20):
+        x = dict.fromkeys("abcd", value / 20)
+        assert again.predict_proba_one(x) == tree.predict_proba_one(x)
+
+
+def test_a_generator_that_was_seeded_goes_on():
+    from river.proba import Gaussian
+
+    made = Gaussian(seed=3)
+    for x in (1.0, 2.0, 4.0):
+        made.update(x)
+    made.sample()
+    again = unpickle.loads(unpickle.dumps(made))
+    assert [again.sample() for _ in range(3)] == [made.sample() for _ in range(3)]
+    other = Gaussian()
+    other.update(1.0)
+    again = unpickle.loads(unpickle.dumps(other))
+    assert vars(again).keys() == vars(other).keys()
+    assert (again.mu, again.n_samples, again.sample()) == (1.0, 1.0, 1.0)
+
+
+def test_a_checkpoint_that_still_has_them_is_loaded(monkeypatch):
+    from river.proba import Gaussian
+
+    tree = trained_tree()
+    older = {kind: reduce for kind, reduce in restore.reducers().items() if kind is not Gaussian}
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "reducers", lambda: older)
+        blob = unpickle.dumps(tree)
+    assert len(blob) > 5 * len(unpickle.dumps(tree))
+    assert unpickle.loads(blob).predict_proba_one({"a": 0.5}) == tree.predict_proba_one({"a": 0.5})
+
+
+class Watched:
+    """Tells whether the collector is on while it is dumped."""
+
+    seen: ClassVar[list[bool]] = []
+
+    def __reduce__(self):
+        Watched.seen.append(gc.isenabled())
+        return list, ()
+
+
+def test_the_collector_rests_meanwhile_and_goes_on_after():
+    for outcome in (lambda: unpickle.dumps(Watched()), lambda: unpickle.dumps([Watched(), lambda: 0])):
+        with contextlib.suppress(AttributeError, pickle.PicklingError):
+            outcome()
+        assert gc.isenabled()
+    assert Watched.seen == [False, False]
+    with pytest.raises(CheckpointRefused):
+        unpickle.loads(b"no pickle")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        unpickle.loads(unpickle.dumps(1))
+        assert not gc.isenabled()  # whoever switched it off wants it off
+    finally:
+        gc.enable()
+
+
+LARGE = 60_000
+
+
+@pytest.mark.parametrize("doing", ["dumps", "loads", "verify"])
+def test_other_threads_get_a_word_in(doing):
+    """Not one of these values is made by Python code: without breath it would be one long call into C."""
+    value = [{"a": float(i), "b": {"c": -float(i)}} for i in range(LARGE)]
+    blob = unpickle.dumps(value)
+    work = {
+        "dumps": lambda: unpickle.dumps(value),
+        "loads": lambda: unpickle.loads(blob, own=True),
+        "verify": lambda: unpickle.verify(blob),
+    }[doing]
+    words, done, before = 0, threading.Event(), sys.getswitchinterval()
+
+    def talk():
+        nonlocal words
+        while not done.is_set():
+            words += 1
+            time.sleep(0)
+
+    other = threading.Thread(target=talk)
+    sys.setswitchinterval(1e-4)
+    try:
+        other.start()
+        started = words
+        work()
+        heard = words - started
+    finally:
+        done.set()
+        other.join()
+        sys.setswitchinterval(before)
+    assert heard >= 10
 
 
 class Mine:

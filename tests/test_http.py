@@ -14,6 +14,7 @@ import pytest
 from fluvial.adapters import http
 from fluvial.adapters.prometheus import MetricsServer
 from fluvial.errors import SettingsError
+from fluvial.models import unpickle
 from support.fake_worker import FakeWorker
 
 
@@ -252,3 +253,27 @@ def test_the_server_rests_nine_times_as_long_as_it_worked(monkeypatch):
             get(server, "/livez")
     assert rests
     assert rests == [pytest.approx(0.09)] * len(rests)
+
+
+def test_a_scrape_is_answered_while_a_large_state_is_saved():
+    """A scrape needs the interpreter's lock a dozen times: it must not wait each time for a whole dump."""
+    state = [{"a": float(i), "b": {"c": -float(i)}} for i in range(100_000)]
+    saves, done = 0, threading.Event()
+
+    def save():
+        nonlocal saves
+        while not done.is_set():
+            unpickle.loads(unpickle.dumps(state), own=True)
+            saves += 1
+
+    saving = threading.Thread(target=save)
+    with serving() as server:
+        saving.start()
+        try:
+            before = saves
+            assert get(server, "/metrics")[0] == 200
+            meanwhile = saves - before
+        finally:
+            done.set()
+            saving.join()
+    assert meanwhile <= 3

@@ -8,7 +8,8 @@ import pytest
 from fluvial.codec import Codec
 from fluvial.drift.error import CLOCK
 from fluvial.errors import ModelError, OutOfOrder
-from fluvial.learner import NON_FINITE_LIMIT, Learner
+from fluvial.evaluation import Prequential
+from fluvial.learner import NON_FINITE_LIMIT, TRIES, Learner
 from fluvial.models import unpickle
 from fluvial.shard import spec_of
 from fluvial.streams import named
@@ -143,6 +144,46 @@ def test_reading_metrics_and_standing_changes_nothing():
         looked.metrics()
         looked.standing()
     fold.assert_same_fold(looked, alone)
+
+
+def test_metrics_are_derived_once_however_fast_the_loop_turns(monkeypatch):
+    """Deriving takes longer than 32 fast events: asked again until nothing moved, it would never end."""
+    log = fold.drifting(200)
+    settings = fold.settings(log, "linear", "observe")
+    learner, derived, derive = fold.genesis(settings), [], Prequential.metrics
+    learner.steps(events_of(settings, log))
+
+    def turning(self, newer):
+        derived.append(learner.turns)
+        learner.turns += 2
+        return derive(self, newer)
+
+    expected = learner.metrics()
+    monkeypatch.setattr(Prequential, "metrics", turning)
+    assert learner.metrics() == expected
+    assert len(derived) == 1
+
+
+def test_metrics_wait_for_the_end_of_a_turn_and_not_for_ever():
+    log = fold.drifting(200)
+    settings = fold.settings(log, "linear", "observe")
+    learner = fold.genesis(settings)
+    events, waits = events_of(settings, log), []
+    learner.steps(events[:100])
+    learner.turns += 1  # a turn is under way
+
+    def the_turn_ends():
+        waits.append(learner.events)
+        learner.turns += 1
+        learner.steps(events[100:])
+
+    found = learner.metrics(the_turn_ends)
+    assert waits == [100]
+    assert found == learner.metrics()
+    learner.turns += 1
+    waits.clear()
+    assert learner.metrics(lambda: waits.append(0)) == found
+    assert len(waits) == TRIES
 
 
 def test_a_state_holds_only_what_survives():

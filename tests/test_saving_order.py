@@ -1,5 +1,6 @@
 """What comes before what when a checkpoint is made: nothing that it is past may still be on its way."""
 
+import gc
 import hashlib
 import threading
 import time
@@ -7,14 +8,17 @@ import time
 import msgspec
 import pytest
 
+from fluvial import shard
 from fluvial.adapters.memory_log import MemorySink, MemorySource
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.checkpoint import Expectation, seal, unseal
 from fluvial.drift.error import CLOCK
 from fluvial.errors import CheckpointRefused
-from fluvial.shard import signing_keys
+from fluvial.models import unpickle
+from fluvial.shard import Opening, signing_keys
 from fluvial.worker import SHARD
 from support import fold
+from test_attacks import LOGISTIC, MISUSE, kept, whole
 from test_partition_scope import Bench as Members
 from test_partition_scope import shared
 from test_worker import SECONDS, Bench
@@ -183,24 +187,29 @@ def test_a_checkpoint_asks_the_live_model_nothing(bench):
     assert counts[0]["asked"] == 1_200
 
 
-def with_other_answers(b):
-    """The newest checkpoint, correctly signed, with other answers than its model gives."""
+def replaced(b, change):
+    """The only checkpoint, correctly signed, after `change(payload, answers)`."""
     stored = b.backing.shards[SHARD]
     keys = signing_keys(b.settings)
     expect = Expectation(b.settings.service, SHARD, b.settings.schema.hash, "0.26.1")
     opened = unseal(stored.blobs[0], expect, keys)
-    answers = [tuple(reversed(answer)) for answer in opened.answers]
-    assert answers != list(opened.answers)
-    blob = seal(opened.payload, opened.header, answers, keys[0], 10**9)
-    stored.blobs[:] = [blob, *stored.blobs[1:]]
+    payload, answers = change(opened.payload, opened.answers)
+    header = msgspec.structs.replace(opened.header, size=len(payload))
+    blob = seal(payload, header, answers, keys[0], 10**9)
+    stored.blobs[:] = [blob]
     stored.head = msgspec.structs.replace(stored.head, digest=hashlib.sha256(blob).hexdigest())
+
+
+def other_answers(payload, answers):
+    reversed_ = [tuple(reversed(answer)) for answer in answers]
+    assert reversed_ != list(answers)
+    return payload, reversed_
 
 
 def test_a_model_that_does_not_survive_loading_is_refused(bench):
     b = bench()
     b.run_to_the_end()
-    with_other_answers(b)
-    b.backing.shards[SHARD].blobs[1:] = []
+    replaced(b, other_answers)
     running = b.start("two")
     with pytest.raises(CheckpointRefused, match="answers probe 0"):
         running.join()
@@ -208,6 +217,42 @@ def test_a_model_that_does_not_survive_loading_is_refused(bench):
     b.append([fold.wire(1_200, *b.log.events[0])])
     b.run_to_the_end(owner="three")
     assert "answers-differ" in b.kinds()
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_the_collector_never_walks_through_a_large_state(bench, monkeypatch, large):
+    """One walk through 20 MB of trees holds every thread for seconds: it is exempt before it is there."""
+    b = bench()
+    b.run_to_the_end()
+    done, load = [], Opening._load
+    monkeypatch.setattr(shard, "LARGE", 0 if large else 10**9)
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append(f"freeze, {gc.isenabled()=}"))
+    monkeypatch.setattr(Opening, "_load", lambda *args: (done.append("load"), load(*args))[1])
+    b.append([fold.wire(1_200, *b.log.events[0])])
+    b.run_to_the_end(owner="two")
+    early = ["freeze, gc.isenabled()=False"] if large else []
+    assert done == ["collect", "load", *early, "freeze, gc.isenabled()=True"]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("where", ["members", "snapshot", "blanks"])
+def test_pickles_inside_the_payload_are_read_before_they_are_loaded(bench, where):
+    """The allow-list alone lets this one through, and it rewrites a class for the whole process."""
+    attack = whole(MISUSE["state of a class"])
+
+    def planted(payload, answers):
+        state = unpickle.loads(payload)
+        state["fold"][where] = attack if where == "members" else {"": attack}
+        return unpickle.dumps(state), answers
+
+    b = bench()
+    b.run_to_the_end()
+    replaced(b, planted)
+    before = kept(LOGISTIC)
+    with pytest.raises(CheckpointRefused, match="not one of ours"):
+        b.start("two").join()
+    assert kept(LOGISTIC) == before
 
 
 def test_a_change_is_not_dated_back_into_the_time_of_another_model():

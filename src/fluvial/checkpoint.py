@@ -18,6 +18,7 @@ their bytes.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import math
@@ -140,8 +141,9 @@ class Opened(msgspec.Struct, frozen=True):
     """False: made on another platform or interpreter; compare answers with `exact=False` and say so."""
 
 
+@functools.cache
 def runtime() -> Runtime:
-    """This process's."""
+    """This process's; asking costs ten milliseconds of looking through files, so once."""
     libc = " ".join(platform.libc_ver()).strip()
     return Runtime(
         fluvial=__version__,

@@ -11,6 +11,7 @@ al., "Evaluation methods and decision theory for classification of streaming dat
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -273,6 +274,13 @@ class Prequential:
         if rows:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
+
+    def copy(self) -> Prequential:
+        """Another one that saw the same; takes microseconds, where deriving metrics takes milliseconds."""
+        other = copy.copy(self)
+        other.total, other.fading = self.total.copy(), self.fading.copy()
+        vars(other).update(_recent=self._recent.copy(), _pending=list(self._pending))
+        return other
 
     def state(self) -> dict[str, Any]:
         """Everything it needs to go on, as primitives and bytes."""

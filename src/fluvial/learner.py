@@ -7,7 +7,7 @@ answers, signals and versions, in another process, with another hash seed, from 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -48,6 +48,8 @@ BEGINNINGS = ("genesis", "events-lost")
 """Causes of versions that have learned nothing when they begin."""
 PROBES = 16
 """Newest events that a checkpoint is asked again after loading."""
+TRIES = 20
+"""To look between two turns, which last microseconds; after so many a number one block off is fine."""
 
 
 class _Note:
@@ -342,14 +344,18 @@ class Learner:
         if self.events % SNAPSHOT_EVERY == 0 and not self._streak:
             self._snapshot = {m.lane: self.spec.dump(m.model) for m in self.mixture.members if m.champion}
 
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """The prequential metrics, to the newest event; from any thread."""
-        for _ in range(100):  # a turn takes microseconds; after so many tries a number one block off is fine
-            turns, rows = self.turns, list(self._rows)
-            metrics = self.evaluation.metrics((y, answer) for _, y, _, answer, _ in rows)
+    def metrics(self, give_way: Callable[[], object] = lambda: None) -> dict[str, dict[str, float]]:
+        """The prequential metrics, to the newest event; from any thread.
+
+        Copied between two turns and derived from the copy: deriving takes longer than a turn lasts.
+        `give_way`: how a thread lets the loop go on while a turn is under way.
+        """
+        for _ in range(TRIES):
+            turns, rows, seen = self.turns, list(self._rows), self.evaluation.copy()
             if turns == self.turns and turns % 2 == 0:
                 break
-        return metrics
+            give_way()
+        return seen.metrics((y, answer) for _, y, _, answer, _ in rows)
 
     @property
     def _before_this_event(self) -> int:

@@ -72,6 +72,10 @@ def _scores(publishers: Sequence[Publisher], refused: int) -> ScoreView:
     )
 
 
+def _give_way() -> None:
+    time.sleep(0.001)
+
+
 def _shard(keeper: Keeper, source: Source) -> ShardView:
     shard, tally = keeper.shard, keeper.tally
     learner = shard.learner
@@ -83,7 +87,7 @@ def _shard(keeper: Keeper, source: Source) -> ShardView:
         version=learner.lineage.current,
         last_event_time=tally.last_event_time if tally.last_event_time is not None else nan,
         partitions=_partitions(tally, shard, source),
-        metrics=learner.metrics(),
+        metrics=learner.metrics(_give_way),
         members=learner.mixture.standings(learner.events),
         signals={(what[1], what[2]): n for what, n in happened.items() if what[0] == "signal"},
         reactions={what[1]: n for what, n in happened.items() if what[0] == "reaction"},

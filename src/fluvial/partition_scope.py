@@ -163,6 +163,7 @@ class PartitionScope(Scope):
         claimed = [keeper for keeper in map(self._claim, due) if keeper is not None]
         if claimed:
             self._take(claimed)
+            self.reap()
             self.settle()
 
     def _claim(self, partition: int) -> Keeper | None:

@@ -103,10 +103,13 @@ class Scope:
         keeper.checkpoint()
         return keeper
 
+    def reap(self) -> None:
+        """Free what died in cycles, a model of an earlier claim perhaps: a walk through everything."""
+        gc.unfreeze()
+        gc.collect()
+
     def settle(self) -> None:
         """River and its imports are some 300,000 objects that never die: walk them no more."""
-        gc.unfreeze()  # a model of an earlier claim may have died since
-        gc.collect()
         gc.freeze()
 
     @staticmethod

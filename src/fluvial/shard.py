@@ -30,6 +30,8 @@ from fluvial.types import Answer, Claim, Commit, Entry, Head, Topology
 T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
+LARGE = 1_000_000
+"""Bytes of a checkpoint that it pays to keep from the cyclic collector once it is loaded."""
 
 
 def spec_of(settings: Settings) -> Spec:
@@ -103,6 +105,7 @@ class Shard:
         """The next offset of each partition."""
         return self.learner.ledger.offsets()
 
+    @unpickle.uncollected()
     def sealed(self, sequence: int) -> bytes:
         """Dump the state, ask a loaded copy for its answers, and put both into a signed envelope.
 
@@ -172,6 +175,7 @@ class Opening:
         self._compare_with_witness(claim, committed)
         return shard
 
+    @unpickle.uncollected()
     def rehearse(self, shard: str) -> None:
         """Load what the shard would be resumed from, and let it go.
 
@@ -212,15 +216,20 @@ class Opening:
 
     # ---- resume ------------------------------------------------------------------------------
 
+    @unpickle.uncollected()
     def _resume(self, claim: Claim, topology: Topology) -> Shard:
         """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
         refused: list[CheckpointRefused] = []
         for blob in self._blobs(claim.shard):
             try:
-                return self._load(claim, topology, blob)
+                shard = self._load(claim, topology, blob)
             except CheckpointRefused as error:
                 refused.append(error)
                 self._note("checkpoint-refused", {"why": str(error)})
+                continue
+            if len(blob) >= LARGE:
+                unpickle.exempt()
+            return shard
         if self._settings.checkpoint.on_refused != "replay":
             raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
         offsets = self._ours(self._source.start_offsets("earliest", SECONDS))
@@ -295,7 +304,8 @@ class Opening:
         state: Mapping[str, Any] = unpickle.loads(payload, extra, limit)
         # Pickles within the pickle: checked here once, since the fold loads them again and again as its own.
         fold = state["fold"]
-        for blob in (fold["members"], *fold["blanks"].values(), *fold["snapshot"].values()):
+        unpickle.verify(fold["members"], extra, limit)  # the learner loads them at once
+        for blob in (*fold["blanks"].values(), *fold["snapshot"].values()):
             unpickle.loads(blob, extra, limit)
         return state
 

@@ -137,6 +137,7 @@ class TopicScope(Scope):
         self.patience.waiting_for = "claiming"
         token = self.token()
         claim = self.patience.persist(lambda: self.parts.store.claim(SHARD, token))
+        self.reap()  # while no model is there: a walk through 20 MB of trees holds every thread for seconds
         keeper = self.open(claim)
         self._assign(keeper)
         self.patience.waiting_for = None

@@ -125,6 +125,12 @@ SAVING = [
         "test_attacks.py::test_nothing_runs",
     ),
     mutant(
+        "inner-pickle-unread",
+        "whoever can write to Redis rewrites a class of River in the worker, where no key is set",
+        [("shard.py", 'unpickle.verify(fold["members"], extra, limit)', "pass")],
+        "test_saving_order.py::test_pickles_inside_the_payload_are_read_before_they_are_loaded[members]",
+    ),
+    mutant(
         "lost-state-begins-afresh",
         "an empty or wrong Redis: the model is forgotten and nobody is asked",
         [("shard.py", 'if lost and self._settings.checkpoint.on_lost_state == "fail":', "if False:")],

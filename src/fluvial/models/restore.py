@@ -10,6 +10,7 @@ independent of numpy's module layout. The names are part of the format: add, nev
 from __future__ import annotations
 
 import collections
+import copyreg
 import datetime as dt
 import functools
 import random as stdlib_random
@@ -162,6 +163,12 @@ def random(version: int, words: bytes, gauss: float | None) -> stdlib_random.Ran
     return generator
 
 
+def unseeded() -> stdlib_random.Random:
+    """What stands for generators that nobody seeded: no replay can depend on what they would draw."""
+    _spend(3_000)
+    return stdlib_random.Random(0)
+
+
 def normal(mean: float, deviation: float) -> object:
     """A `statistics.NormalDist`."""
     _kind(mean, float, int)
@@ -309,6 +316,7 @@ RESULTS: Mapping[str, str] = {
     "date": "key",
     "time_delta": "key",
     "random": "value",
+    "unseeded": "value",
     "normal": "value",
     "dtype": "value",
     "array": "value",
@@ -371,6 +379,21 @@ def _random(value: stdlib_random.Random) -> tuple[Any, ...]:
     return random, (version, struct.pack(f"<{_WORDS}I", *words), gauss)
 
 
+class _Unseeded:
+    """Stands in a dump for every generator that nobody seeded."""
+
+
+_UNSEEDED = _Unseeded()
+
+
+def _gaussian(value: Any) -> tuple[Any, ...]:
+    """River's trees keep thousands of these, each with an unseeded generator of 2.5 kB that nobody asks."""
+    state = vars(value)
+    if value.seed is None:
+        state = state | {"_rng": _UNSEEDED}
+    return copyreg.__newobj__, (type(value),), state  # type: ignore[attr-defined]  # typeshed leaves it out
+
+
 def _array(value: Any) -> tuple[Any, ...]:
     if value.dtype.hasobject or value.dtype.names is not None:
         msg = "an array of objects or records cannot be kept in a checkpoint: keep a list"
@@ -407,6 +430,7 @@ def _numpy_reducers() -> dict[type, Callable[[Any], Any]]:
 def reducers() -> dict[type, Callable[[Any], Any]]:
     """The pickler's table, by exact type: what is dumped as a call of a function above."""
     from river._river_rust import vectordict  # noqa: PLC0415  # River loads scipy: only when asked
+    from river.proba import Gaussian  # noqa: PLC0415  # as above
 
     table: dict[type, Callable[[Any], Any]] = {
         collections.OrderedDict: _filled(ordered_dict),
@@ -423,6 +447,8 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
         dt.date: lambda v: (date, (v.toordinal(),)),
         dt.timedelta: lambda v: (time_delta, (v.days, v.seconds, v.microseconds)),
         stdlib_random.Random: _random,
+        _Unseeded: lambda _: (unseeded, ()),
+        Gaussian: _gaussian,
         statistics.NormalDist: lambda v: (normal, (v.mean, v.stdev)),
         vectordict.VectorDict: lambda v: (vector_dict, v.__reduce__()[1]),
     }

@@ -8,11 +8,13 @@ a foreign name; together they also hold against what a listed class could be mad
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
+import gc
 import importlib
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fluvial.errors import CheckpointRefused, SettingsError
@@ -59,33 +61,93 @@ def parse_extra(names: Iterable[str]) -> Names:
     return frozenset(pairs)
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's cyclic collector, for the length of this context.
+
+    A load makes objects by the hundred thousand and no garbage: the collector would walk through all of
+    them, and the live model, again and again, each time in one go and with the interpreter's lock in hand.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def exempt() -> None:
+    """Let the collector leave alone for good what was loaded, in `uncollected` before that ends.
+
+    It would go through all of it at once, twice: seconds with the interpreter's lock for 20 MB. The price:
+    what lives now and is in a cycle when it dies is kept. River's models have no cycles.
+    """
+    gc.freeze()
+
+
+class _Breathing(io.BytesIO):
+    """Bytes that pass in frames of 64 kB, each a call into Python, where another thread may get a word in.
+
+    Between two such calls the pickling is C and keeps the interpreter's lock for as long as it takes.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As BytesIO."""
+        return super().read(size)
+
+    def write(self, data: Any, /) -> int:
+        """As BytesIO."""
+        return super().write(data)
+
+
+@uncollected()
 def dumps(value: Any) -> bytes:
     """Pickle (protocol 5) in the form that `loads` accepts.
 
     Raises whatever pickling raises (TypeError, AttributeError, PicklingError, RecursionError) for a
     value that cannot be kept, such as a lambda; `inspect.faults` says it better beforehand.
     """
-    buffer = io.BytesIO()
+    buffer = _Breathing()
     pickler = pickle.Pickler(buffer, protocol=5)
     pickler.dispatch_table = restore.reducers()
     pickler.dump(value)
     return buffer.getvalue()
 
 
+@uncollected()
 def loads(blob: bytes, extra: Names = frozenset(), limit: int = LIMIT, *, own: bool = False) -> Any:
     """Load what `dumps` made. `extra`: classes of the user's own (`parse_extra`).
 
     `own=True` leaves out the first reading, half of the time: only for bytes that this very process
-    dumped and never let go. Raises CheckpointRefused, and says what to do.
+    dumped and never let go, or had verified. Raises CheckpointRefused, and says what to do.
     """
+    with _refusing(blob, extra, limit):
+        if not own:
+            _read(blob, extra)
+        return _Unpickler(blob, extra).load()
+
+
+@uncollected()
+def verify(blob: bytes, extra: Names = frozenset(), limit: int = LIMIT) -> None:
+    """Only the first reading, for bytes that `loads(own=True)` is given later. Raises CheckpointRefused."""
+    with _refusing(blob, extra, limit):
+        _read(blob, extra)
+
+
+def _read(blob: bytes, extra: Names) -> None:
+    Machine(blob, functools.partial(_entry, extra)).run()
+
+
+@contextlib.contextmanager
+def _refusing(blob: bytes, extra: Names, limit: int) -> Iterator[None]:
+    """Bound what may be taken, and turn everything that is raised into CheckpointRefused."""
     if len(blob) > limit:
         msg = f"it has {len(blob)} bytes, over the limit of {limit}: raise checkpoint.max_bytes to load it"
         raise CheckpointRefused(msg)
     token = restore.BUDGET.set(restore.Budget(2 * len(blob) + FLOOR, METHODS | _methods(extra)))
     try:
-        if not own:
-            Machine(blob, functools.partial(_entry, extra)).run()
-        return _Unpickler(blob, extra).load()
+        yield
     except (KeyboardInterrupt, CheckpointRefused):
         raise  # nothing on the list raises KeyboardInterrupt: it is the operator's
     except Unsafe as error:
@@ -105,7 +167,7 @@ class _Unpickler(pickle.Unpickler):
     """Python's unpickler, given only what the list names."""
 
     def __init__(self, blob: bytes, extra: Names) -> None:
-        super().__init__(io.BytesIO(blob))
+        super().__init__(_Breathing(blob))
         self._extra = extra
 
     def find_class(self, module: str, name: str) -> Any:
