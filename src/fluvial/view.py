@@ -53,6 +53,7 @@ INCIDENTS = (
     "answers-differ",
     "other-platform",
     "journal-gap",
+    "member-fenced",
     "refused",
 )
 """Kinds of journal entries that a person should look at; counted."""
@@ -186,7 +187,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     not_ready: tuple[str, ...] = ()
     """Sentences for people, without secrets."""
     paused: bool = False
-    """Consumption stands still on purpose (back-pressure, breaker)."""
+    """Consumption of all that it holds stands still on purpose (back-pressure, breaker)."""
     started_at: float = nan
     """Wall time of the start of the worker."""
     busy_seconds: float = 0.0

@@ -50,14 +50,24 @@ class KafkaSource:
         self, settings: KafkaSettings, service: str, membership: Mapping[str, Any] | None = None
     ) -> None:
         self.topic = settings.topic
-        self._client = Client(settings, service)
+        self._settings = settings
+        self._service = service
+        self._membership = dict(membership or {})
+        self._closed = False
+        self._known: Topology | None = None
+        self._look_at = 0.0
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make the clients; nothing of those before, if there were any, is known to them."""
+        self._client = Client(self._settings, self._service)
         own = {
-            "group.id": settings.group or f"fluvial-{service}",
+            "group.id": self._settings.group or f"fluvial-{self._service}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "on_commit": self._on_commit,
-            **(membership or {}),
+            **self._membership,
         }
         # A full queue makes the fetcher sleep this long: at the default second, ten-megabyte events crawl.
         defaults = {"fetch.queue.backoff.ms": 100}
@@ -66,9 +76,6 @@ class KafkaSource:
         self._assigned: list[TopicPartition] = []
         self._reports: deque[KafkaMessage] = deque()
         self._paused = False
-        self._closed = False
-        self._known: Topology | None = None
-        self._look_at = 0.0
 
     def topology(self, seconds: float) -> Topology:
         """Ask which log this is. Raises SourceUnavailable, SourceFatal (no such topic)."""
