@@ -123,11 +123,12 @@ def wire_events(count: int) -> Iterator[tuple[str, bytes]]:
         yield key, head.encode() + bodies[number % DISTINCT][1:] + b"}"
 
 
-def create_topic(bootstrap: str, prefix: str) -> str:
-    """A new topic of one partition under a name of its own, and its dead-letter topic."""
+def create_topic(bootstrap: str, prefix: str, partitions: int = 1) -> str:
+    """A new topic under a name of its own, and its dead-letter topic."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    wanted = [NewTopic(n, num_partitions=1, replication_factor=1) for n in (name, f"{name}.dead-letters")]
+    sizes = {name: partitions, f"{name}.dead-letters": 1}
+    wanted = [NewTopic(n, num_partitions=size, replication_factor=1) for n, size in sizes.items()]
     for future in admin.create_topics(wanted).values():
         future.result(20)
     return name

@@ -13,7 +13,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +46,8 @@ class Setup:
     """Fluvial's own preset instead of the explicit River model that the others use."""
     checkpoint_seconds: float = 1.0
     """`NEVER` for none."""
+    kafka: Mapping[str, str | int] = field(default_factory=dict)
+    """More of `[kafka]`."""
 
 
 def settings(setup: Setup, service: str, port: int) -> str:
@@ -53,9 +56,10 @@ def settings(setup: Setup, service: str, port: int) -> str:
     model = (
         f"preset = {quoted(PRESETS[setup.model])}" if setup.preset else f'factory = "common:{setup.model}"'
     )
+    kafka = {"bootstrap_servers": setup.bootstrap, "topic": setup.topic, **setup.kafka}
     lines = [
         f"service = {quoted(service)}",
-        f"kafka = {{ bootstrap_servers = {quoted(setup.bootstrap)}, topic = {quoted(setup.topic)} }}",
+        f"kafka = {{ {', '.join(f'{name} = {quoted(value)}' for name, value in kafka.items())} }}",
         f"redis = {{ url = {quoted(setup.redis)} }}",
         "[schema]",
         'id = "id"',
@@ -78,10 +82,10 @@ def settings(setup: Setup, service: str, port: int) -> str:
 
 
 class Service:
-    """One running worker; a context manager that ends it with SIGTERM."""
+    """One running worker, of a service of its own or of `name`; the context manager ends it with SIGTERM."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.name = f"bench-{uuid.uuid4().hex[:8]}"
+    def __init__(self, setup: Setup, name: str | None = None) -> None:
+        self.name = name or f"bench-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="fluvial-bench-")
         home = Path(self._directory.name)
@@ -131,10 +135,10 @@ class Service:
             found[series] = float(value)
         return now, found
 
-    def learned(self) -> tuple[float, float]:
-        """When, and how many events it had learned."""
+    def learned(self, partition: int = 0) -> tuple[float, float]:
+        """When, and how many events of the partition it had learned."""
         now, samples = self.metrics()
-        return now, samples.get('fluvial_events_total{outcome="learned",partition="0"}', 0.0)
+        return now, samples.get(f'fluvial_events_total{{outcome="learned",partition="{partition}"}}', 0.0)
 
     def cpu(self) -> float:
         """Seconds of processor time that it has used, all its threads together."""
