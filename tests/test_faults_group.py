@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fluvial.adapters.kafka import client
@@ -19,8 +19,8 @@ from support.live import Live
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 PARTITIONS = 3
-HEARTBEAT = 12
-"""The request's number in Kafka's protocol."""
+HEARTBEAT, OFFSET_COMMIT = 12, 8
+"""The requests' numbers in Kafka's protocol."""
 real = pytest.mark.kafka
 
 
@@ -252,9 +252,17 @@ def a_visitor(live):
     consumer.close()
 
 
-@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
-@pytest.mark.parametrize("where", ["mock", pytest.param("real", marks=real)])
-def test_group_fenced_by_itself(make, request, where, assignor):
+@pytest.mark.parametrize(
+    ("where", "how", "assignor"),
+    [
+        ("mock", HEARTBEAT, "cooperative-sticky"),
+        ("mock", HEARTBEAT, "range"),
+        ("mock", OFFSET_COMMIT, "cooperative-sticky"),
+        pytest.param("real", "a visitor", "cooperative-sticky", marks=real),
+        pytest.param("real", "a visitor", "range", marks=real),
+    ],
+)
+def test_group_fenced_by_itself(make, request, where, how, assignor):
     """The broker takes a live member for its own rival: it leaves, joins anew, and goes on."""
     live = make(where, instance_id="the-only-one", assignor=assignor)
     live.spread(0, 600)
@@ -262,7 +270,7 @@ def test_group_fenced_by_itself(make, request, where, assignor):
     live.until_folded(one)
     live.spread(600, 900)
     if where == "mock":
-        request.getfixturevalue("mock_kafka").inject(HEARTBEAT, KafkaError.FENCED_INSTANCE_ID)
+        request.getfixturevalue("mock_kafka").inject(how, KafkaError.FENCED_INSTANCE_ID)
     else:
         a_visitor(live)
     one.until(lambda: one.view.incidents.get("member-fenced"), "a new membership")
@@ -290,9 +298,11 @@ def test_group_fenced_by_itself_and_close_hangs(make, mock_kafka, monkeypatch):
     assert hanging.closing.is_set()
     live.spread(600, 1_200)
     live.until_folded(one)
-    hanging.go.set()  # its callbacks come now
+    every = [TopicPartition(live.topic, p) for p in range(PARTITIONS)]
+    for late in (one.app._source._on_revoke, one.app._source._on_lost, one.app._source._on_assign):
+        late(hanging._consumer, every)
+    hanging.go.set()
     hanging.closed.wait(20)
-    assert len(held(one)) == PARTITIONS
     live.spread(1_200, 1_500)
     live.until_folded(one)
     one.stop()
@@ -332,6 +342,7 @@ def test_group_one_partition_flooded(make, where, assignor):
     assert one.metric("fluvial_flood_breaker_tripped") == 1
     assert one.metric("fluvial_flood_breaker_tripped", shard="partition-1") == 1
     assert one.metric("fluvial_paused") == 0
+    assert sorted(t.partition for t in one.app._source._consumer.assignment()) == [0, 2]
     live.spread(600, 900)
     one.until(lambda: live.checkpointed() == {0: 300, 1: 120, 2: 300}, "more of the others")
     store = live.store()

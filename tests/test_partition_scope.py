@@ -308,6 +308,7 @@ def test_a_flood_in_one_partition_pauses_that_one_alone(bench, monkeypatch):
     store = MemoryStore(bench.backing)
     bench.until(lambda: bench.offsets() == [200, 120, 200, 200], "the others' ends")
     bench.until(lambda: shard_of(1) in store.tripped(), "the trip")
+    bench.until(lambda: sorted(one.source.lag()) == [0, 2, 3], "nothing is read of it")
     view = look(one.worker, one.source)
     assert (view.ready, view.paused) == (False, False)
     [said] = view.not_ready
@@ -348,9 +349,24 @@ def test_an_outage_does_not_wake_a_paused_partition(bench, monkeypatch):
     assert look(one.worker, one.source).paused
     store.away = False
     bench.until(lambda: bench.offsets() == [200, 20, 200, 200], "the others' ends")
-    assert 1 not in one.source._next
+    assert sorted(one.source.lag()) == [0, 2, 3]
     assert len(bench.sink.letters) == 20
     one.stop()
+
+
+def test_a_paused_partition_has_not_fallen_silent(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("fluvial.survey.SILENT_SECONDS", 0.3)
+    bench.settings = msgspec.structs.replace(bench.settings, dead_letters=DeadLetterSettings(max_run=20))
+    flood(bench, 1, 25)
+    bench.feed(400)
+    one = bench.start("one")
+    bench.until(lambda: bench.offsets() == [100, 20, 100, 100], "the others' ends")
+    time.sleep(1.0)
+    assert 1 not in one.worker.scope.survey.silent
+    one.stop()
+    said = [e.partition for _, _, e in bench.backing.journal if e.kind == "partition-silent"]
+    assert 1 not in said
 
 
 def spoil(bench, partition):

@@ -224,12 +224,14 @@ class PartitionScope(Scope):
 
     def _hold_nothing(self) -> None:
         """Write nothing more, and let whoever is next claim at once."""
-        for partition in [p for p in self.keepers if p is not None]:
+        held = [partition for partition in self.keepers if partition is not None]
+        for partition in held:
             self._drop(partition, "the group refuses this worker's name")
-            try:
+        try:
+            for partition in held:
                 self.parts.store.unlease(shard_of(partition), self.owner)
-            except StoreError as trouble:
-                log.warning("a lease was not given back and expires by itself: %s", trouble)
+        except StoreError as trouble:
+            log.warning("leases were not given back and expire by themselves: %s", trouble)
         self._wanted.clear()
         self.parked.clear()
         self.patience.reports.clear()
@@ -288,9 +290,8 @@ class PartitionScope(Scope):
         )
 
     def _take(self, keeper: Keeper) -> None:
-        """Read for it from its offsets on, unless it is paused."""
-        if keeper.trip is None:
-            self.read(keeper, lambda: self._member.take(keeper.shard.offsets))
+        """Read for it from its offsets on; what is paused is set aside again before the next poll."""
+        self.read(keeper, lambda: self._member.take(keeper.shard.offsets))
 
     def _reported(self, report: OffsetLost | SourceUnavailable) -> None:
         """Read again where the client may have gone silent."""

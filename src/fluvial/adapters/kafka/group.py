@@ -18,7 +18,7 @@ from fluvial.adapters.kafka.instance import instance_id
 from fluvial.adapters.kafka.source import KafkaSource
 from fluvial.config import KafkaSettings
 from fluvial.errors import OffsetLost
-from fluvial.types import Changes, Lag
+from fluvial.types import Changes
 
 _METADATA = b"CGMDv2:"  # how the client's group metadata begins; a native 32-bit generation follows
 
@@ -61,8 +61,9 @@ class KafkaMember(KafkaSource):
 
     def take(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions of ours from these offsets; see the port."""
+        bounds = self._bounds(offsets, ASK_SECONDS)
         for number, offset in offsets.items():
-            lag: Lag = self.bounds(number, ASK_SECONDS)
+            lag = bounds[number]
             if not lag.low <= offset <= lag.high:
                 raise OffsetLost(number, offset, lag.low, lag.high)
         self.resume()
