@@ -74,6 +74,36 @@ SAVING = [
         "test_partition_scope.py::test_a_revoked_partition_gets_a_last_checkpoint",
     ),
     mutant(
+        "refused-name-keeps-shards",
+        "the group gives a worker's partitions away, and it goes on with them until it is fenced",
+        [("partition_scope.py", 'self._drop(partition, "the group refuses this worker\'s name")', "pass")],
+        "test_partition_scope.py::test_the_wait_for_a_name_ends_with_the_worker",
+    ),
+    mutant(
+        "rivals-for-ever",
+        "two live workers of one name throw each other out without an end",
+        [("partition_scope.py", "if len(self._refused) > REJOINS:", "if False:")],
+        "test_partition_scope.py::test_two_live_workers_of_one_name_end_in_one",
+    ),
+    mutant(
+        "flood-reads-on",
+        "a partition that the flood breaker paused is read, and thrown away, as fast as it comes",
+        [("partition_scope.py", "self._member.set_aside(keeper.shard.offsets)", "pass")],
+        "test_partition_scope.py::test_a_flood_in_one_partition_pauses_that_one_alone",
+    ),
+    mutant(
+        "one-refused-shard-ends-all",
+        "one damaged checkpoint goes from worker to worker and ends each",
+        [
+            (
+                "partition_scope.py",
+                "        if not self.keepers and not self._wanted:\n            raise error",
+                "        raise error",
+            )
+        ],
+        "test_partition_scope.py::test_a_shard_that_needs_a_person_is_parked_and_the_others_go_on",
+    ),
+    mutant(
         "letters-not-flushed",
         "a crash after the checkpoint: dead letters of the events before it are lost",
         [
