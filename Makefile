@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo chaos soak mutants fuzz bench bench-learning clean
+.PHONY: help install check format test demo chaos soak mutants fuzz bench bench-takeover bench-learning clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r a b; do printf '  make %-16s %s\n' "$$a" "$$b"; done
@@ -47,6 +47,9 @@ fuzz: install  ## a million mutated payloads through decoder and worker (ARGS="-
 
 bench: install  ## speed against River alone and against what one would write instead (needs Kafka and Redis)
 	@$(BIN)/python benchmarks/speed.py
+
+bench-takeover: install  ## from SIGKILL to learning again (needs Kafka and Redis)
+	@$(BIN)/python benchmarks/takeover.py
 
 bench-learning: install  ## what each reaction to drift is worth
 	@$(BIN)/python benchmarks/learning.py

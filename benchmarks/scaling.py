@@ -40,7 +40,9 @@ def _run(setup: Setup, workers: int, seconds: float) -> float:
     name = f"bench-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         running = [
-            stack.enter_context(Service(replace(setup, scope="partition", member=f"worker-{k}", name=name)))
+            stack.enter_context(
+                Service(replace(setup, name=name, kafka={"scope": "partition", "instance_id": f"worker-{k}"}))
+            )
             for k in range(workers)
         ]
         _wait_for_all(running)

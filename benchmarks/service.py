@@ -13,7 +13,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,9 +46,8 @@ class Setup:
     """Fluvial's own preset instead of the explicit River model that the others use."""
     checkpoint_seconds: float = 1.0
     """`NEVER` for none."""
-    scope: str = "topic"
-    member: str = ""
-    """Scope partition: the static member's name, one of its own for each worker."""
+    kafka: Mapping[str, str | int] = field(default_factory=dict)
+    """More of `[kafka]`."""
     name: str = ""
     """Of a service that goes on; empty: a new one."""
 
@@ -58,15 +58,11 @@ def settings(setup: Setup, service: str, port: int) -> str:
     model = (
         f"preset = {quoted(PRESETS[setup.model])}" if setup.preset else f'factory = "common:{setup.model}"'
     )
+    kafka = {"bootstrap_servers": setup.bootstrap, "topic": setup.topic, **setup.kafka}
     lines = [
         f"service = {quoted(service)}",
-        "[kafka]",
-        f"bootstrap_servers = {quoted(setup.bootstrap)}",
-        f"topic = {quoted(setup.topic)}",
-        f"scope = {quoted(setup.scope)}",
-        f"instance_id = {quoted(setup.member)}",
-        "[redis]",
-        f"url = {quoted(setup.redis)}",
+        f"kafka = {{ {', '.join(f'{name} = {quoted(value)}' for name, value in kafka.items())} }}",
+        f"redis = {{ url = {quoted(setup.redis)} }}",
         "[schema]",
         'id = "id"',
         'key = "key"',
@@ -88,7 +84,7 @@ def settings(setup: Setup, service: str, port: int) -> str:
 
 
 class Service:
-    """One running worker; a context manager that ends it with SIGTERM."""
+    """One running worker, of a service of its own or of `name`; the context manager ends it with SIGTERM."""
 
     def __init__(self, setup: Setup) -> None:
         self.name = setup.name or f"bench-{uuid.uuid4().hex[:8]}"
@@ -141,10 +137,10 @@ class Service:
             found[series] = float(value)
         return now, found
 
-    def learned(self) -> tuple[float, float]:
-        """When, and how many events it had learned."""
+    def learned(self, partition: int = 0) -> tuple[float, float]:
+        """When, and how many events of the partition it had learned."""
         now, samples = self.metrics()
-        return now, samples.get('fluvial_events_total{outcome="learned",partition="0"}', 0.0)
+        return now, samples.get(f'fluvial_events_total{{outcome="learned",partition="{partition}"}}', 0.0)
 
     def cpu(self) -> float:
         """Seconds of processor time that it has used, all its threads together."""

@@ -9,19 +9,20 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from fluvial.adapters.kafka import client
 from fluvial.adapters.kafka.group import KafkaMember
 from fluvial.errors import SourceFatal
-from fluvial.partition_scope import shard_of
+from fluvial.partition_scope import REJOINS, shard_of
 from support import fold
 from support.live import Live
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 PARTITIONS = 3
-HEARTBEAT = 12
-"""Kafka's number for that request."""
+HEARTBEAT, OFFSET_COMMIT = 12, 8
+"""The requests' numbers in Kafka's protocol."""
 real = pytest.mark.kafka
 
 
@@ -30,13 +31,14 @@ def make(request, tmp_path, fresh_redis):
     """A service of partition scope: `make("mock" or "real", **kafka)`."""
     made = []
 
-    def make(where, events=3_000, **kafka):
+    def make(where, events=3_000, dead_letters=None, **kafka):
         mock = request.getfixturevalue("mock_kafka") if where == "mock" else None
         bootstrap = mock.bootstrap_servers if mock else request.getfixturevalue("kafka_broker")
         # A real broker takes no session below six seconds.
         dynamic = {"scope": "partition", "instance_id": "", "session_timeout_ms": 1_000 if mock else 6_000}
         log = fold.drifting(events)
         options = {"partitions": PARTITIONS, "mock": mock, "kafka": {**dynamic, **kafka}}
+        options |= {"dead_letters": dead_letters} if dead_letters else {}
         made.append(Live(tmp_path, bootstrap, fresh_redis, log, **options))
         return made[-1]
 
@@ -67,6 +69,7 @@ def until_shared(*nodes):
     [
         ("mock", {"assignor": "range"}),
         ("mock", {"assignor": "cooperative-sticky"}),
+        pytest.param("real", {"assignor": "range"}, marks=real),
         pytest.param("real", {"assignor": "cooperative-sticky"}, marks=real),
         pytest.param("real", {"protocol": "consumer"}, marks=real),
     ],
@@ -228,34 +231,161 @@ def test_group_changes_protocol(make):
     live.assert_each_as_undisturbed(1_200)
 
 
+@pytest.mark.slow
 @pytest.mark.kafka
 def test_group_one_name_twice(make):
-    """Two static members of one name: the older one ends and says why, the younger one folds on."""
+    """Two live static members of one name throw each other out, a few times; one ends and says why."""
     live = make("real", instance_id="the-only-one")
     live.spread(0, 600)
     one = live.start()
     live.until_folded(one)
     two = live.start()
-    with pytest.raises(SourceFatal):
-        one.join()
+    live.until(lambda: not (one.thread.is_alive() and two.thread.is_alive()), "an end", 120)
+    loser, winner = (two, one) if one.thread.is_alive() else (one, two)
+    with pytest.raises(SourceFatal, match=r"two live workers have one kafka\.instance_id"):
+        loser.join()
     live.spread(600, 1_200)
-    live.until_folded(two)
-    two.stop()
+    live.until_folded(winner)
+    assert loser.view.incidents.get("member-fenced", 0) <= REJOINS
+    assert "member-fenced" in live.kinds()
+    winner.stop()
     live.assert_each_as_undisturbed(1_200)
 
 
-def test_group_fatal_error(make, mock_kafka):
-    """What the brokers answer a member whose name another one took: it ends, and the next one goes on."""
+@pytest.mark.kafka
+def test_group_name_not_released(make, monkeypatch):
+    """With the new protocol it is the younger one that is refused: it waits, tries again, and ends."""
+    monkeypatch.setattr(client, "FENCED", dict.fromkeys(client.FENCED, 0.1))
+    live = make("real", instance_id="the-only-one", protocol="consumer")
+    live.spread(0, 600)
+    one = live.start()
+    live.until_folded(one)
+    two = live.start()
+    with pytest.raises(SourceFatal, match="still used by another member"):
+        two.join()
+    assert len(two.app.worker.scope._refused) == REJOINS + 1
+    live.spread(600, 1_200)
+    live.until_folded(one)
+    one.stop()
+    live.assert_each_as_undisturbed(1_200)
+
+
+def a_visitor(live):
+    """Somebody of the same name joins, and is gone: our member is fenced, and no rival is there."""
+    names = {"group.id": live.settings.group, "group.instance.id": live.settings.kafka.instance_id}
+    strategy = {"partition.assignment.strategy": live.settings.kafka.assignor, "log_level": 0}
+    joined = threading.Event()
+    consumer = Consumer({"bootstrap.servers": live.bootstrap, **names, **strategy})
+    consumer.subscribe([live.topic], on_assign=lambda *_: joined.set())
+    until = time.monotonic() + 30
+    while not joined.is_set():
+        assert time.monotonic() < until
+        consumer.poll(0.1)
+    consumer.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "assignor"),
+    [
+        ("mock", HEARTBEAT, "cooperative-sticky"),
+        ("mock", HEARTBEAT, "range"),
+        ("mock", OFFSET_COMMIT, "cooperative-sticky"),
+        pytest.param("real", "a visitor", "cooperative-sticky", marks=real),
+        pytest.param("real", "a visitor", "range", marks=real),
+    ],
+)
+def test_group_fenced_by_itself(make, request, where, how, assignor):
+    """The broker takes a live member for its own rival: it leaves, joins anew, and goes on."""
+    live = make(where, instance_id="the-only-one", assignor=assignor)
+    live.spread(0, 600)
+    one = live.start()
+    live.until_folded(one)
+    live.spread(600, 900)
+    if where == "mock":
+        request.getfixturevalue("mock_kafka").inject(how, KafkaError.FENCED_INSTANCE_ID)
+    else:
+        a_visitor(live)
+    one.until(lambda: one.view.incidents.get("member-fenced"), "a new membership")
+    one.until_ready()
+    live.spread(900, 1_500)
+    live.until_folded(one)
+    assert one.metric("fluvial_incidents_total", incident="member-fenced") == 1
+    [entry] = live.entries("member-fenced")
+    assert "Static consumer fenced" in entry["detail"]["why"]
+    one.stop()
+    live.assert_each_as_undisturbed(1_500)
+
+
+def test_group_fenced_by_itself_and_close_hangs(make, mock_kafka, monkeypatch):
+    """The refused client does not close: it is left behind after a bound, and nothing of it is heard."""
+    monkeypatch.setattr("fluvial.partition_scope.CLOSE_SECONDS", 0.3)
     live = make("mock", instance_id="the-only-one")
     live.spread(0, 600)
-    node = live.start()
-    live.until_folded(node)
+    one = live.start()
+    live.until_folded(one)
+    hanging = Hanging(one.app._source._consumer)
+    one.app._source._consumer = hanging
     mock_kafka.inject(HEARTBEAT, KafkaError.FENCED_INSTANCE_ID)
-    with pytest.raises(SourceFatal, match="instance"):
-        node.join()
+    one.until(lambda: one.view.incidents.get("member-fenced"), "a new membership")
+    assert hanging.closing.is_set()
     live.spread(600, 1_200)
-    live.run_to_the_end()
-    live.assert_each_as_undisturbed(1_200)
+    live.until_folded(one)
+    every = [TopicPartition(live.topic, p) for p in range(PARTITIONS)]
+    for late in (one.app._source._on_revoke, one.app._source._on_lost, one.app._source._on_assign):
+        late(hanging._consumer, every)
+    hanging.go.set()
+    hanging.closed.wait(20)
+    live.spread(1_200, 1_500)
+    live.until_folded(one)
+    one.stop()
+    live.assert_each_as_undisturbed(1_500)
+
+
+class Hanging:
+    """A consumer whose close waits for leave to end."""
+
+    def __init__(self, consumer):
+        self._consumer = consumer
+        self.closing, self.go, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._consumer, name)
+
+    def close(self):
+        self.closing.set()
+        self.go.wait(60)
+        self._consumer.close()
+        self.closed.set()
+
+
+@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
+@pytest.mark.parametrize("where", ["mock", pytest.param("real", marks=real)])
+def test_group_one_partition_flooded(make, where, assignor):
+    """Only the flooded partition stands still; more of it is read when a person says so, and all of it."""
+    live = make(where, assignor=assignor, dead_letters={"max_run": 20})
+    live.spread(0, 300)
+    live.produce([b"{broken"] * 30, 1)
+    live.spread(300, 600)
+    one = live.start()
+    tripped_at = {0: 200, 1: 120, 2: 200}
+    one.until(lambda: live.checkpointed() == tripped_at, "the others' ends")
+    said = one.until_not_ready("shard partition-1: paused by the flood breaker")
+    assert "20 events in a row" in said
+    assert one.metric("fluvial_flood_breaker_tripped") == 1
+    assert one.metric("fluvial_flood_breaker_tripped", shard="partition-1") == 1
+    assert one.metric("fluvial_paused") == 0
+    assert sorted(t.partition for t in one.app._source._consumer.assignment()) == [0, 2]
+    live.spread(600, 900)
+    one.until(lambda: live.checkpointed() == {0: 300, 1: 120, 2: 300}, "more of the others")
+    store = live.store()
+    assert store.resume(shard_of(1), store.tripped()[shard_of(1)])
+    store.close()
+    live.until_folded(one)
+    one.until_ready()
+    assert one.metric("fluvial_flood_breaker_tripped") == 0
+    one.stop()
+    ledgers = [live.learner_of(p).ledger.partitions[p] for p in range(PARTITIONS)]
+    assert [(ledger.dead, ledger.learned) for ledger in ledgers] == [(0, 300), (30, 300), (0, 300)]
 
 
 def test_group_error_in_callback(make, monkeypatch):

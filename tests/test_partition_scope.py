@@ -12,12 +12,19 @@ from fluvial.adapters.memory_log import MemorySink, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
 from fluvial.checkpoint import Expectation, unseal
 from fluvial.codec import Codec
-from fluvial.config import DeadLetterSettings
-from fluvial.errors import Fenced, StoreUnavailable
+from fluvial.config import CheckpointSettings, DeadLetterSettings
+from fluvial.errors import (
+    BadEvent,
+    CheckpointRefused,
+    Fenced,
+    MemberFenced,
+    SourceFatal,
+    StoreUnavailable,
+)
 from fluvial.learner import Learner
 from fluvial.looking import look
 from fluvial.models import unpickle
-from fluvial.partition_scope import shard_of
+from fluvial.partition_scope import REJOINS, shard_of
 from fluvial.shard import blanks_of, signing_keys, spec_of
 from fluvial.types import Membership, StoreReport
 from fluvial.worker import Worker
@@ -32,7 +39,11 @@ def fold_of(settings, topic, partition):
     learner = Learner.genesis(spec_of(settings), blanks_of(settings), {partition: 0})
     codec, outcomes = Codec(settings.schema), {}
     for m in topic.read(partition, 0, 10**9):
-        event = codec.decode(m.value(), m.key(), partition, m.offset(), m.timestamp()[1])
+        try:
+            event = codec.decode(m.value(), m.key(), partition, m.offset(), m.timestamp()[1])
+        except BadEvent:
+            learner.refuse(partition, m.offset())
+            continue
         outcomes[event.key] = learner.step(event)
     return learner, outcomes
 
@@ -67,8 +78,8 @@ class Bench:
             self.topic.append(value, partition=number % PARTITIONS)
         self.fed += count
 
-    def start(self, name, store=None):
-        running = Running(self, name, store or MemoryStore(self.backing))
+    def start(self, name, store=None, instance=""):
+        running = Running(self, name, store or MemoryStore(self.backing), instance)
         self.running.append(running)
         return running
 
@@ -88,7 +99,8 @@ class Bench:
         ends = [self.topic.bounds(p).high for p in range(PARTITIONS)]
         self.until(lambda: self.offsets() == ends, f"checkpoints of {ends}")
 
-    def assert_as_undisturbed(self):
+    def assert_as_undisturbed(self, beside=()):
+        """`beside`: kinds of journal entries that no fold makes."""
         for partition in range(PARTITIONS):
             learner, outcomes = fold_of(self.settings, self.topic, partition)
             fold.assert_same_fold(kept(self.settings, self.backing, partition), learner)
@@ -96,7 +108,8 @@ class Bench:
                 score = self.backing.score(key)
                 assert tuple(score.probabilities.values()) == outcome.answer
                 assert (score.shard, score.version) == (shard_of(partition), outcome.version)
-            entries = [e for _, _, e in self.backing.journal if e.offset is not None]
+            rows = [e for _, _, e in self.backing.journal if e.kind not in beside]
+            entries = [e for e in rows if e.offset is not None]
             told = [(e.kind, e.offset) for e in entries if e.partition == partition]
             assert told == [(e.kind, e.offset) for o in outcomes.values() if o.rare for e in o.rare.entries]
 
@@ -104,8 +117,8 @@ class Bench:
 class Running:
     """A member in a thread."""
 
-    def __init__(self, bench, name, store):
-        self.source = MemoryMember(bench.group, name)
+    def __init__(self, bench, name, store, instance):
+        self.source = MemoryMember(bench.group, name, instance)
         self.worker = Worker(bench.settings, self.source, bench.sink, store, name)
         self.group, self.raised = bench.group, None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -314,48 +327,220 @@ def test_a_store_that_becomes_unfit_makes_a_member_not_ready(bench, monkeypatch)
     assert kinds().count("store-unfit") == 1, "once for all shards"
 
 
-def test_a_flood_in_one_partition_pauses_its_worker_until_it_is_resumed(monkeypatch):
+def flood(bench, partition, count):
+    """Broken events, which a fold of ours leaves out."""
+    for _ in range(count):
+        bench.topic.append(b"{broken", partition=partition)
+
+
+def tripped(running):
+    return sorted(p for p, keeper in running.worker.scope.keepers.items() if keeper.trip is not None)
+
+
+def test_a_flood_in_one_partition_pauses_that_one_alone(bench, monkeypatch):
+    """Two partitions of one worker among four: one is tripped, the others go on, wherever they are."""
     monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
-    bench = Bench("reset")
     bench.settings = msgspec.structs.replace(bench.settings, dead_letters=DeadLetterSettings(max_run=20))
     bench.feed(400)
-    for _ in range(30):
-        bench.topic.append(b"{broken", partition=1)
+    flood(bench, 1, 30)
     bench.feed(400)
     one = bench.start("one")
     store = MemoryStore(bench.backing)
+    bench.until(lambda: bench.offsets() == [200, 120, 200, 200], "the others' ends")
     bench.until(lambda: shard_of(1) in store.tripped(), "the trip")
-    bench.until(lambda: bench.offsets()[1] == 120, "its checkpoint")
-    bench.until(lambda: one.worker.patience.held is not None, "the pause")
+    bench.until(lambda: sorted(one.source.lag()) == [0, 2, 3], "nothing is read of it")
     view = look(one.worker, one.source)
-    assert (view.ready, view.paused) == (False, True)
-    assert "20 events in a row" in view.not_ready[0]
-    assert [shard.tripped for shard in sorted(view.shards, key=lambda s: s.shard)] == [
-        False,
-        True,
-        False,
-        False,
-    ]
-    before = {p: keeper.shard.offsets for p, keeper in one.worker.scope.keepers.items()}
+    assert (view.ready, view.paused) == (False, False)
+    [said] = view.not_ready
+    assert said.startswith("shard partition-1: paused by the flood breaker until `fluvial resume`: 20 events")
+    assert sorted(s.shard for s in view.shards if s.tripped) == [shard_of(1)]
     bench.feed(40)
-    time.sleep(0.3)
-    assert {p: keeper.shard.offsets for p, keeper in one.worker.scope.keepers.items()} == before
-    # What the pause finds under way: the group gives half of it to another worker, then all of it back.
+    bench.until(lambda: bench.offsets() == [210, 120, 210, 210], "more of the others")
     two = bench.start("two")
-    bench.until(lambda: len(one.held()) == len(two.held()) == 2, "two and two")
-    paused, other = (one, two) if 1 in one.held() else (two, one)
-    bench.until(lambda: paused.worker.patience.held is not None, "the pause goes with the partition")
-    bench.until(lambda: other.worker.patience.held is None, "who has lost the partition goes on")
-    bench.until(lambda: all(bench.offsets()[p] == 210 for p in other.held()), "the other's partitions")
+    bench.until(lambda: shared(bench, one, two), "two and two")
+    holder, other = (one, two) if 1 in one.held() else (two, one)
+    bench.until(lambda: tripped(holder) == [1], "the pause goes with the partition")
+    bench.feed(40)
+    bench.until(lambda: bench.offsets() == [220, 120, 220, 220], "both workers' other partitions")
+    bench.until(lambda: look(other.worker, other.source).ready, "who has not got it is ready")
+    assert not look(holder.worker, holder.source).ready
     other.stop()
-    bench.until(lambda: len(paused.held()) == PARTITIONS, "all four")
-    assert bench.offsets()[1] == 120
-    assert len(bench.sink.letters) == 20
+    bench.until(lambda: len(holder.held()) == PARTITIONS, "all four")
+    assert (bench.offsets()[1], len(bench.sink.letters)) == (120, 20)
     assert store.resume(shard_of(1), store.tripped()[shard_of(1)])
     bench.until_folded()
-    assert paused.worker.patience.held is None
+    bench.until(lambda: look(holder.worker, holder.source).ready, "readiness")
     assert len(bench.sink.letters) == 30
-    assert [shard.partitions[0].ledger.dead for shard in look(paused.worker, paused.source).shards].count(
-        30
-    ) == 1
-    paused.stop()
+    holder.stop()
+    bench.assert_as_undisturbed(beside={"tripped", "resumed"})
+
+
+def test_an_outage_does_not_wake_a_paused_partition(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
+    bench.settings = msgspec.structs.replace(bench.settings, dead_letters=DeadLetterSettings(max_run=20))
+    flood(bench, 1, 25)
+    bench.feed(400)
+    store = Away(bench.backing)
+    one = bench.start("one", store)
+    bench.until(lambda: bench.offsets() == [100, 20, 100, 100], "the others' ends")
+    store.away = True
+    bench.feed(400)
+    bench.until(lambda: one.worker.patience.waiting_for == "away", "it waits")
+    assert look(one.worker, one.source).paused
+    store.away = False
+    bench.until(lambda: bench.offsets() == [200, 20, 200, 200], "the others' ends")
+    assert sorted(one.source.lag()) == [0, 2, 3]
+    assert len(bench.sink.letters) == 20
+    one.stop()
+
+
+def test_a_paused_partition_has_not_fallen_silent(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("fluvial.survey.SILENT_SECONDS", 0.3)
+    bench.settings = msgspec.structs.replace(bench.settings, dead_letters=DeadLetterSettings(max_run=20))
+    flood(bench, 1, 25)
+    bench.feed(400)
+    one = bench.start("one")
+    bench.until(lambda: bench.offsets() == [100, 20, 100, 100], "the others' ends")
+    time.sleep(1.0)
+    assert 1 not in one.worker.scope.survey.silent
+    one.stop()
+    said = [e.partition for _, _, e in bench.backing.journal if e.kind == "partition-silent"]
+    assert 1 not in said
+
+
+def spoil(bench, partition):
+    """What is kept of a partition's checkpoints cannot be loaded."""
+    shard = bench.backing.shards[shard_of(partition)]
+    shard.blobs[:] = [bytes(blob[:-1]) + b"!" for blob in shard.blobs]
+
+
+def test_a_shard_that_needs_a_person_is_parked_and_the_others_go_on(bench):
+    bench.feed(1_000)
+    one = bench.start("one")
+    bench.until_folded()
+    one.stop()
+    good = list(bench.backing.shards[shard_of(2)].blobs)
+    spoil(bench, 2)
+    bench.feed(1_000)
+    two = bench.start("two")
+    bench.until(lambda: bench.offsets() == [500, 500, 250, 500], "the others' ends")
+    view = look(two.worker, two.source)
+    assert (view.ready, view.paused, view.incidents["refused"]) == (False, False, 1)
+    [said] = view.not_ready
+    assert said.startswith("partition 2 is parked: CheckpointRefused: ")
+    [entry] = [e for _, _, e in bench.backing.journal if e.kind == "refused"]
+    assert entry.detail["error"] == "CheckpointRefused"
+    three = bench.start("three")
+    bench.until(lambda: len(three.held()) + len(two.held()) == 3, "all but one are held")
+    bench.until(lambda: len(two.worker.scope.parked | three.worker.scope.parked) == 1, "it is parked")
+    bench.feed(400)
+    bench.until(lambda: bench.offsets() == [600, 600, 250, 600], "the others go on")
+    two.stop()
+    three.stop()
+    bench.backing.shards[shard_of(2)].blobs[:] = good
+    four = bench.start("four")
+    bench.until_folded()
+    bench.until(lambda: look(four.worker, four.source).ready, "a restart is how it comes back")
+    four.stop()
+    bench.assert_as_undisturbed(beside={"refused", "checkpoint-refused", "previous-generation"})
+
+
+def test_a_worker_with_nothing_but_refused_shards_ends(bench):
+    bench.feed(1_000)
+    one = bench.start("one")
+    bench.until_folded()
+    one.stop()
+    for partition in range(PARTITIONS):
+        spoil(bench, partition)
+    two = bench.start("two")
+    two.thread.join(SECONDS)
+    assert isinstance(two.raised, CheckpointRefused)
+    assert len([e for _, _, e in bench.backing.journal if e.kind == "refused"]) == PARTITIONS
+
+
+def test_an_offset_that_left_the_log_parks_its_partition(bench):
+    bench.feed(1_000)
+    one = bench.start("one")
+    bench.until_folded()
+    one.stop()
+    bench.feed(1_000)
+    bench.topic.trim(3, 300)
+    two = bench.start("two")
+    bench.until(lambda: bench.offsets() == [500, 500, 500, 250], "the others' ends")
+    assert two.worker.scope.parked[3].startswith("OffsetLost: ")
+    two.stop()
+
+
+# ---- a name that the group refuses -----------------------------------------------------------------
+
+
+def test_taken_for_its_own_rival_it_leaves_and_joins_anew(bench):
+    bench.feed(1_000)
+    one = bench.start("one", instance="the-only-one")
+    bench.until_folded()
+    for _ in range(3):
+        bench.until(lambda: shared(bench, one), "one has all")
+        bench.group.throw_out(one.source)
+        bench.feed(400)
+        bench.until_folded()
+    view = look(one.worker, one.source)
+    assert view.incidents["member-fenced"] == 3
+    entries = [e for _, _, e in bench.backing.journal if e.kind == "member-fenced"]
+    assert [e.detail["held"] for e in entries] == [list(range(PARTITIONS))] * 3
+    assert len(bench.group.members) == 1
+    one.stop()
+    bench.assert_as_undisturbed(beside={"member-fenced"})
+
+
+def test_a_refused_name_writes_nothing_of_what_it_held(bench):
+    """What was folded and not saved is folded again under a new claim."""
+    bench.settings = msgspec.structs.replace(
+        bench.settings, checkpoint=CheckpointSettings(every_events=10**9, every_seconds=10**6)
+    )
+    bench.feed(1_000)
+    one = bench.start("one", instance="the-only-one")
+    bench.until(lambda: sum(t.events for t in one.worker.scope.tallies.values()) == 1_000, "the fold")
+    epochs = [bench.backing.shards[shard_of(p)].epoch for p in range(PARTITIONS)]
+    bench.group.throw_out(one.source)
+    bench.until(lambda: sum(t.events for t in one.worker.scope.tallies.values()) == 2_000, "again")
+    assert [bench.backing.shards[shard_of(p)].epoch for p in range(PARTITIONS)] == [
+        epoch + 1 for epoch in epochs
+    ]
+    one.stop()
+    bench.assert_as_undisturbed(beside={"member-fenced"})
+
+
+def test_two_live_workers_of_one_name_end_in_one(bench):
+    bench.feed(1_000)
+    both = [bench.start(name, instance="the-only-one") for name in ("one", "two")]
+    ended = lambda: [r for r in both if not r.thread.is_alive()]  # noqa: E731 - read twice
+    until = time.monotonic() + SECONDS
+    while not ended():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    [loser] = ended()
+    assert isinstance(loser.raised, SourceFatal)
+    assert not isinstance(loser.raised, MemberFenced)
+    assert "one kafka.instance_id" in str(loser.raised)
+    bench.running.remove(loser)
+    bench.feed(1_000)
+    bench.until_folded()
+    [winner] = bench.running
+    assert len(winner.worker.scope._refused) <= REJOINS
+    winner.stop()
+    bench.assert_as_undisturbed(beside={"member-fenced", "refused"})
+
+
+def test_the_wait_for_a_name_ends_with_the_worker(bench, monkeypatch):
+    one = bench.start("one", instance="the-only-one")
+    bench.until(lambda: shared(bench, one), "one has all")
+
+    def poll(limit, seconds):
+        raise MemberFenced("the name is still taken", 60.0)
+
+    monkeypatch.setattr(one.source, "poll", poll)
+    bench.until(lambda: "still taken" in (one.worker.patience.waiting_for or ""), "the wait")
+    assert one.held() == []
+    one.stop()
+    assert one.raised is None

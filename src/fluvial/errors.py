@@ -21,6 +21,7 @@ FluvialError
     |-- OffsetLost         the offset is outside the log: a decision of the settings
     |-- TopologyChanged    another cluster, a recreated topic, other partitions
     `-- SourceFatal        authorisation, configuration: the worker ends
+        `-- MemberFenced   the group takes us for a rival of our own name: leave and join anew, a few times
 """
 
 from __future__ import annotations
@@ -145,3 +146,12 @@ class TopologyChanged(SourceError):
 
 class SourceFatal(SourceError):
     """The client cannot go on (authorisation, configuration, fatal protocol error)."""
+
+
+class MemberFenced(SourceFatal):
+    """The group refuses a static member's name: this membership is over, another one may be had."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+        """Seconds until it makes sense to try again."""

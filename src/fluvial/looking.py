@@ -31,9 +31,10 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         reasons.append(f"the loop has not turned for {time.monotonic() - worker.patience.turned_at:.0f} s")
     if waiting is not None:
         reasons.append(waiting)
-    held = worker.patience.held
-    if held is not None:
-        reasons.append(held)
+    trips = {k.shard.claim.shard: k.trip for k in keepers if k.trip is not None}
+    held = "shard {}: paused by the flood breaker until `fluvial resume`: {}"
+    reasons += [held.format(shard, trip.because) for shard, trip in trips.items()]
+    reasons += [f"partition {p} is parked: {why}" for p, why in worker.scope.parked.copy().items()]
     survey = worker.scope.survey
     reasons += [*survey.silent.values(), *filter(None, [survey.away])]
     unfit = tuple(filter(None, [worker.scope.fitness.said]))
@@ -47,7 +48,7 @@ def look(worker: Worker, source: Source, refused_scores: int = 0) -> WorkerView:
         ready=bool(keepers) and not reasons,
         not_ready=tuple(reasons),
         warnings=unfit if accepted else (),
-        paused=bool(keepers) and (waiting or held) is not None,
+        paused=bool(keepers) and (waiting is not None or len(trips) == len(keepers)),
         started_at=worker.started_at,
         busy_seconds=sum(tally.busy_seconds for tally in tallies),
         batches=sum(tally.batches for tally in tallies),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from fluvial.config import CheckpointSettings
 
 LEAST_RATIO = 50.0
-"""At least this many times the last save's duration lies between two: at most two per cent go into it."""
+"""At least this many times a save's duration lies between two: at most two per cent go into it.
+
+A save's duration is the middle one of the last three: one that the machine held up for half a second would
+otherwise keep a shard without a checkpoint for 25.
+"""
 
 
 class Pace:
@@ -18,6 +23,7 @@ class Pace:
         self._clock = clock
         self._events = 0
         self._since = clock()
+        self._lately = deque([0.0, 0.0, 0.0], maxlen=3)
         self.took = 0.0
         """Seconds that the last attempt took."""
 
@@ -31,7 +37,7 @@ class Pace:
             return False
         elapsed = self._clock() - self._since
         wanted = elapsed >= self._settings.every_seconds or self._events >= self._settings.every_events
-        return wanted and elapsed >= LEAST_RATIO * self.took
+        return wanted and elapsed >= LEAST_RATIO * sorted(self._lately)[1]
 
     def started(self) -> float:
         """An attempt begins; returns the time to give to `ended`."""
@@ -41,5 +47,6 @@ class Pace:
         """An attempt ended; one that saved nothing is made again even when no event follows."""
         self._since = self._clock()
         self.took = self._since - started
+        self._lately.append(self.took)
         if saved:
             self._events = 0

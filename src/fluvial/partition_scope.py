@@ -3,25 +3,49 @@
 What the group does is taken note of while polling and carried out between batches: claim, load, take
 at the stored offsets. A revoked partition gets a last checkpoint while it is still ours; a lost one is
 dropped without a word. Neither proves who owns it: epoch and token do.
+
+What stops one shard stops that one alone: the flood breaker sets its partition aside, and an error that a
+person has to decide about parks it. The worker's other shards go on.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from fluvial.errors import Fenced, OffsetLost, SourceUnavailable, StoreUnavailable
-from fluvial.keeper import Keeper
+from fluvial.errors import (
+    CheckpointError,
+    CheckpointLost,
+    Fenced,
+    FluvialError,
+    LostState,
+    MemberFenced,
+    OffsetLost,
+    OutOfOrder,
+    SourceFatal,
+    SourceUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
+from fluvial.keeper import Keeper, TooManyModelErrors
 from fluvial.ports import Member, Message
 from fluvial.scopes import Scope
-from fluvial.types import Changes, Claim, Membership
+from fluvial.types import Changes, Claim, Entry, Membership
 
 log = logging.getLogger("fluvial.worker")
 
 LATER_SECONDS = 2.0
 """After being fenced, until a partition that the group still calls ours is claimed again."""
+REJOINS = 3
+"""How often a worker whose name the group refuses joins anew; then two live processes have that name."""
+REJOIN_SECONDS = 300.0
+"""A refusal longer ago is forgotten."""
+CLOSE_SECONDS = 5.0
+"""For a refused client to close; it can hang, and is left behind then."""
+OF_A_SHARD = (CheckpointError, CheckpointLost, LostState, OffsetLost, OutOfOrder, TooManyModelErrors)
+"""What a person has to decide about one shard; everything else concerns the worker."""
 POLL_INTERVAL_MS = 300_000
 """The client's default: a member that does not poll for so long is expelled."""
 
@@ -41,24 +65,32 @@ class PartitionScope(Scope):
         self._busy: Keeper | None = None
         """Whose work is under way: it cannot be given a last checkpoint from within."""
         self._renewed_at = 0.0
-        source = self._member
+        self._refused: list[float] = []
+        """When the group refused our name."""
         self.patience.renew = self._renew_meanwhile
         self.patience.waiting_for = "joining the group"
-        source.join(self._revoked)
+        self._member.join(self._revoked)
         while not self.patience.stopping:
-            self.patience.turn()
-            self._heed_breakers()
             try:
-                messages = self.poll()
-            except (OffsetLost, SourceUnavailable) as report:
-                self._reported(report)
-                messages = ()
-            self._follow(source.changes())
-            for partition, share in by_partition(messages).items():
-                self._fold(partition, share)
-            self._housekeep()
+                self._turn()
+            except MemberFenced as error:
+                self._join_anew(error)
         for held in list(self.keepers):
             self._guarded(held, Keeper.checkpoint)
+
+    def _turn(self) -> None:
+        """Read a batch, do what the group did, fold."""
+        self.patience.turn()
+        self._heed_breakers()
+        try:
+            messages = self.poll()
+        except (OffsetLost, SourceUnavailable) as report:
+            self._reported(report)
+            messages = ()
+        self._follow(self._member.changes())
+        for partition, share in by_partition(messages).items():
+            self._fold(partition, share)
+        self._housekeep()
 
     @property
     def _member(self) -> Member:
@@ -78,7 +110,7 @@ class PartitionScope(Scope):
 
         def work(keeper: Keeper) -> None:
             if not self.process(keeper, messages):
-                self._take([keeper])
+                self._take(keeper)
 
         self._guarded(partition, work)
 
@@ -95,23 +127,24 @@ class PartitionScope(Scope):
         ends = self.look_at_the_log()
         for partition, keeper in list(self.keepers.items()) if ends else ():
             if self.silent(keeper, ends):
-                self._guarded(partition, lambda keeper: self._take([keeper]))
+                self._guarded(partition, self._take)
         if not self._wanted:
             none = "standing by: the group gave this worker no partition"
-            self.patience.waiting_for = None if self.keepers else none
+            self.patience.waiting_for = None if self.keepers or self.parked else none
 
     def _heed_breakers(self) -> None:
-        """A paused shard pauses the worker: what floods one partition mostly floods them all."""
+        """Read nothing of a shard that is paused, until it is resumed."""
 
         def work(keeper: Keeper) -> None:
-            self.heed_breaker(keeper, lambda: self._take([keeper]))
+            self.heed_breaker(keeper, lambda: self._take(keeper))
+            if keeper.trip is not None:
+                self._member.set_aside(keeper.shard.offsets)
 
         for partition in list(self.keepers):
             self._guarded(partition, work)
-        self.hold()
 
     def _guarded(self, partition: int | None, work: Callable[[Keeper], None]) -> None:
-        """Let a keeper work; when it is fenced, drop it alone."""
+        """Let a keeper work; when it is fenced or a person has to decide, drop it alone."""
         keeper = self.keepers.get(partition)
         if keeper is None or partition is None:
             return
@@ -125,8 +158,25 @@ class PartitionScope(Scope):
                 self._drop(partition, f"fenced: {error}")
                 # A younger claim: the group will say that it is not ours any more, or it was a straggler's.
                 self._wanted[partition] = time.monotonic() + LATER_SECONDS
+        except OF_A_SHARD as error:
+            keeper.publisher.drop()
+            self.claim = keeper.shard.claim
+            self._park(partition, error)
         finally:
             self._busy = None
+
+    def _park(self, partition: int, error: FluvialError) -> None:
+        """Leave a shard alone until a person has decided; a worker that has nothing else ends with it."""
+        self._drop(partition, "parked")
+        self._wanted.pop(partition, None)
+        if not self.keepers and not self._wanted:
+            raise error
+        why = f"{type(error).__name__}: {error}"
+        log.error("partition %d is parked, the others go on: %s", partition, why)
+        self._member.set_aside([partition])
+        self.tally(shard_of(partition)).incidents["refused"] += 1
+        self.journal_refusal(error)
+        self.parked[partition] = why
 
     def _renew(self, keeper: Keeper) -> None:
         shard, milliseconds = keeper.shard.claim.shard, self._lease_milliseconds
@@ -152,38 +202,79 @@ class PartitionScope(Scope):
 
     # ---- what the group does -----------------------------------------------------------------
 
+    def _join_anew(self, error: MemberFenced) -> None:
+        """Leave the group that refuses our name, and join as at first; too often means a living rival.
+
+        The broker may take a member that it lost sight of during an outage for its own rival.
+        """
+        now = time.monotonic()
+        self._refused = [*(at for at in self._refused if now - at < REJOIN_SECONDS), now]
+        if len(self._refused) > REJOINS:
+            raise SourceFatal(
+                f"{error}. That was so {REJOINS} times before within {REJOIN_SECONDS:g} s: two live workers "
+                "have one kafka.instance_id. Give each a name of its own, or take `auto`"
+            ) from error
+        log.warning("leaving the group and joining it anew: %s", error)
+        self.patience.waiting_for = f"joining the group anew: {error}"
+        detail = {"why": str(error), "held": sorted(p for p in self.keepers if p is not None)}
+        self.untold.append(Entry(kind="member-fenced", time=time.time(), detail=detail))
+        self._hold_nothing()
+        self.patience.wait(error.wait)
+        self._member.join_anew(CLOSE_SECONDS)
+
+    def _hold_nothing(self) -> None:
+        """Write nothing more, and let whoever is next claim at once."""
+        held = [partition for partition in self.keepers if partition is not None]
+        for partition in held:
+            self._drop(partition, "the group refuses this worker's name")
+        try:
+            for partition in held:
+                self.parts.store.unlease(shard_of(partition), self.owner)
+        except StoreError as trouble:
+            log.warning("leases were not given back and expire by themselves: %s", trouble)
+        self._wanted.clear()
+        self.parked.clear()
+        self.patience.reports.clear()
+        self.survey.forget()
+
     def _follow(self, changes: Changes) -> None:
         """Drop what was lost, claim what was given."""
         for partition in changes.lost:
             self._wanted.pop(partition, None)
+            self.parked.pop(partition, None)
             self._drop(partition, "lost: the group gave it to another worker")
         self._wanted.update(dict.fromkeys(changes.given, 0.0))
         now = time.monotonic()
         due = [partition for partition, at in self._wanted.items() if at <= now]
-        claimed = [keeper for keeper in map(self._claim, due) if keeper is not None]
+        claimed = [partition for partition in due if self._claim(partition)]
+        for partition in claimed:
+            self._guarded(partition, self._take)
         if claimed:
-            self._take(claimed)
             self.reap()
             self.settle()
 
-    def _claim(self, partition: int) -> Keeper | None:
-        """Become the writer of a partition's shard and load it; None when it is not ours after all."""
+    def _claim(self, partition: int) -> bool:
+        """Become the writer of a partition's shard and load it; False when it is not ours after all."""
         shard, token = shard_of(partition), self.token()
         self.patience.waiting_for = f"claiming partition {partition}"
         try:
-            claim = self.patience.persist(lambda: self._ask_for(partition, shard, token))
+            claim = self.claim = self.patience.persist(lambda: self._ask_for(partition, shard, token))
             keeper = self.open(claim, partition)
         except Fenced as error:
             self.keepers.pop(partition, None)
             log.info("partition %d: %s; trying again", partition, error)
             if partition in self._wanted:
                 self._wanted[partition] = time.monotonic() + LATER_SECONDS
-            return None
+            return False
+        except OF_A_SHARD as error:
+            self._park(partition, error)
+            return False
         if self._wanted.pop(partition, None) is None:  # taken away while an outage was waited out
             self._drop(partition, "taken away while it was claimed")
-            return None
+            return False
         log.info("partition %d is ours: epoch %d, offsets %s", partition, claim.epoch, keeper.shard.offsets)
-        return keeper
+        self.parked.pop(partition, None)
+        return True
 
     def _ask_for(self, partition: int, shard: str, token: str) -> Claim:
         if partition not in self._wanted:
@@ -199,10 +290,9 @@ class PartitionScope(Scope):
             milliseconds=self._lease_milliseconds,
         )
 
-    def _take(self, keepers: Iterable[Keeper]) -> None:
-        """Read for these from their offsets on."""
-        for keeper in keepers:
-            self.read(keeper, lambda keeper=keeper: self._member.take(keeper.shard.offsets))  # type: ignore[misc]  # bound early
+    def _take(self, keeper: Keeper) -> None:
+        """Read for it from its offsets on; what is paused is set aside again before the next poll."""
+        self.read(keeper, lambda: self._member.take(keeper.shard.offsets))
 
     def _reported(self, report: OffsetLost | SourceUnavailable) -> None:
         """Read again where the client may have gone silent."""
@@ -210,7 +300,7 @@ class PartitionScope(Scope):
 
         def work(keeper: Keeper) -> None:
             self.answer(keeper, report)
-            self._take([keeper])
+            self._take(keeper)
 
         for partition in concerned:
             self._guarded(partition, work)
@@ -222,6 +312,7 @@ class PartitionScope(Scope):
         until = time.monotonic() + budget
         for partition in partitions:
             self._wanted.pop(partition, None)
+            self.parked.pop(partition, None)
             keeper = self.keepers.pop(partition, None)
             if keeper is None:
                 continue

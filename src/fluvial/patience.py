@@ -31,8 +31,6 @@ class Patience:
         self._stop_by: float | None = None
         self.waiting_for: str | None = "starting"
         """None while nothing keeps the worker from its work."""
-        self.held: str | None = None
-        """Why nothing is to be read although nothing is away; reading is paused before each poll."""
         self.renew: Callable[[], None] = lambda: None
         """Called during an outage, to keep what would run out meanwhile. May raise Fenced."""
         self.turned_at = time.monotonic()

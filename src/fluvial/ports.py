@@ -89,7 +89,10 @@ class Source(Protocol):
 
 
 class Member(Source, Protocol):
-    """A source whose partitions a consumer group says: scope partition."""
+    """A source whose partitions a consumer group says: scope partition.
+
+    Once it is joined every method that asks the brokers may raise MemberFenced, mostly `poll` does.
+    """
 
     def join(self, on_revoke: Callable[[Sequence[int]], None]) -> None:
         """Become a member of the service's group, which from now on says which partitions are ours.
@@ -105,6 +108,15 @@ class Member(Source, Protocol):
         """Read these partitions of ours from these offsets, besides those taken before; or again.
 
         Raises OffsetLost before anything is changed when an offset is outside the log, SourceUnavailable.
+        """
+
+    def set_aside(self, partitions: Collection[int]) -> None:
+        """Read nothing of these partitions of ours until they are taken again; the others go on."""
+
+    def join_anew(self, seconds: float) -> None:
+        """Leave a membership that was refused (MemberFenced) behind, within `seconds`, and join as at first.
+
+        Nothing is ours until it is given again; of the old membership nothing is heard any more.
         """
 
     def generation(self) -> int:

@@ -42,7 +42,11 @@ class Scope:
         """By shard; a shard that is lost and comes back counts on."""
         self.publishers: dict[str, Publisher] = {}
         self.claim: Claim | None = None
-        """The newest claim: what a refusal is journalled under."""
+        """The claim that a refusal is journalled under."""
+        self.untold: list[Entry] = []
+        """What happened while nothing was held; the next claim journals it."""
+        self.parked: dict[int, str] = {}
+        """Partitions that are left alone until a person has decided, and why."""
         self.hear: list[Callable[[Rare], None]] = []
         # One thread for all shards: the store is told from one at a time.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fluvial-scores")
@@ -62,7 +66,7 @@ class Scope:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def journal_refusal(self, error: FluvialError) -> None:
-        """Write down why the worker ends, as far as the store lets it."""
+        """Write down what a person has to decide, under the newest claim, as far as the store lets it."""
         if self.claim is None:
             return
         detail = {"error": type(error).__name__, "why": str(error)}
@@ -97,10 +101,12 @@ class Scope:
             "sequence": keeper.shard.sequence,
             "offsets": keeper.shard.offsets,
         }
-        keeper.keep(Entry(kind="claimed", time=time.time(), detail=detail))
+        for entry in (*self.untold, Entry(kind="claimed", time=time.time(), detail=detail)):
+            keeper.keep(entry)
         self.keepers[partition] = keeper
         # Before the first event there is something to go back to, and another worker sees whose it is.
         keeper.checkpoint()
+        self.untold.clear()
         return keeper
 
     def reap(self) -> None:
@@ -124,16 +130,6 @@ class Scope:
         was = keeper.trip
         if keeper.held() is None and was is not None:
             read_again()
-
-    def hold(self) -> None:
-        """Read nothing while one of the shards is paused; an assignment meanwhile has begun to."""
-        trips = [keeper.trip for keeper in self.keepers.values() if keeper.trip is not None]
-        if trips:
-            self.patience.held = f"paused by the flood breaker until `fluvial resume`: {trips[0].because}"
-            self.parts.source.pause()
-        elif self.patience.held is not None:
-            self.patience.held = None
-            self.parts.source.resume()
 
     # ---- the log beside what was read of it ---------------------------------------------------
 
@@ -175,7 +171,8 @@ class Scope:
 
     def silent(self, keeper: Keeper, ends: Mapping[int, Lag]) -> bool:
         """Whether a partition of the keeper fell silent just now: said, journalled, and to be read again."""
-        fallen = self.survey.compare(ends, keeper.shard.offsets)
+        # What a person has paused stands still, and has not fallen silent.
+        fallen = self.survey.compare({} if keeper.trip is not None else ends, keeper.shard.offsets)
         for partition in fallen:
             said = self.survey.silent[partition]
             log.warning("%s; reading it again from there", said)

@@ -50,7 +50,8 @@ class TopicScope(Scope):
         while not self.patience.stopping:
             self.patience.turn()
             self.heed_breaker(keeper, lambda: self._assign(keeper))
-            self.hold()
+            if keeper.trip is not None:
+                self.parts.source.pause()  # an assignment since the last turn has begun to read again
             try:
                 messages = self.poll()
             except (OffsetLost, SourceUnavailable) as report:
@@ -160,7 +161,6 @@ class TopicScope(Scope):
     def _forget(self) -> None:
         self.publisher(SHARD).drop()
         self.keepers.clear()
-        self.hold()
         self.patience.reports.clear()
         self._leased_until = 0.0
         self.survey.forget()

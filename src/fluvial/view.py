@@ -64,6 +64,7 @@ INCIDENTS = (
     "answers-differ",
     "other-platform",
     "journal-gap",
+    "member-fenced",
     "refused",
 )
 """Kinds of journal entries that a person should look at; counted."""
@@ -199,7 +200,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     """What the settings accept although it is not as it should be; no reason not to be ready."""
     paused: bool = False
-    """Consumption stands still on purpose (back-pressure, breaker)."""
+    """Consumption of all that it holds stands still on purpose (back-pressure, breaker)."""
     started_at: float = nan
     """Wall time of the start of the worker."""
     busy_seconds: float = 0.0

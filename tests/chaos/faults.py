@@ -48,7 +48,8 @@ MOMENTS = {"save": b":journal\r\n", "upload": b"\r\nSET\r\n", "publish": b":publ
 SHORT = 0.25
 """Share of faults that do not wait for progress: some must fall into a start, or into an outage."""
 WAIT_SECONDS = 10.0
-FENCED = "Static consumer fenced by other consumer"
+FENCED = "two live workers have one kafka.instance_id"
+"""A static member that the group refused four times within five minutes; fewer times it joins anew."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Storm:
         """By slot, the fault that its proxy waits to carry out."""
         self.counts = Counter()
         self.fenced = 0
-        """Static members that the broker fenced after they were silent for longer than their session: the
-        client cannot go on in that process. Ending is safe, so it is counted and not called a fault."""
+        """Static members that faults kept from the group so often that it looked like a rival. Ending is
+        safe, so it is counted and not called a fault."""
         self.odd = []
         """Workers that ended though nobody ended them, or otherwise than they should."""
 

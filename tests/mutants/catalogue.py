@@ -74,6 +74,36 @@ SAVING = [
         "test_partition_scope.py::test_a_revoked_partition_gets_a_last_checkpoint",
     ),
     mutant(
+        "refused-name-keeps-shards",
+        "the group gives a worker's partitions away, and it goes on with them until it is fenced",
+        [("partition_scope.py", 'self._drop(partition, "the group refuses this worker\'s name")', "pass")],
+        "test_partition_scope.py::test_the_wait_for_a_name_ends_with_the_worker",
+    ),
+    mutant(
+        "rivals-for-ever",
+        "two live workers of one name throw each other out without an end",
+        [("partition_scope.py", "if len(self._refused) > REJOINS:", "if False:")],
+        "test_partition_scope.py::test_two_live_workers_of_one_name_end_in_one",
+    ),
+    mutant(
+        "flood-reads-on",
+        "a partition that the flood breaker paused is read, and thrown away, as fast as it comes",
+        [("partition_scope.py", "self._member.set_aside(keeper.shard.offsets)", "pass")],
+        "test_partition_scope.py::test_a_flood_in_one_partition_pauses_that_one_alone",
+    ),
+    mutant(
+        "one-refused-shard-ends-all",
+        "one damaged checkpoint goes from worker to worker and ends each",
+        [
+            (
+                "partition_scope.py",
+                "        if not self.keepers and not self._wanted:\n            raise error",
+                "        raise error",
+            )
+        ],
+        "test_partition_scope.py::test_a_shard_that_needs_a_person_is_parked_and_the_others_go_on",
+    ),
+    mutant(
         "letters-not-flushed",
         "a crash after the checkpoint: dead letters of the events before it are lost",
         [
@@ -405,8 +435,8 @@ FOLD = [
             ("mixture.py", "values = tuple([answer.get(k, 0.0)", 'values = tuple([answer.get(f"c{k}", 0.0)'),
             (
                 "mixture.py",
-                "self.teach: Teach = model.learn_one",
-                'self.teach: Teach = lambda x, y, **w: model.learn_one(x, f"c{y}", **w)',
+                "self.teach: Teach = quick.learn_one",
+                'self.teach: Teach = lambda x, y, **w: quick.learn_one(x, f"c{y}", **w)',
             ),
         ],
         "test_learner.py::test_labels_enter_river_as_indices_and_come_back_as_names",
@@ -439,8 +469,21 @@ FOLD = [
     mutant(
         "fused-in-another-order",
         "the fast way answers otherwise than River: a resumed model is another one",
-        [("fused.py", 'f"w{k} * z{k}" for k in features', 'f"w{k} * z{k}" for k in reversed(features)')],
+        [
+            (
+                "fused/linear.py",
+                'f"w{k} * z{k}" for k in features',
+                'f"w{k} * z{k}" for k in reversed(features)',
+            )
+        ],
         "test_fused.py::test_equal_to_river_to_the_bit",
+    ),
+    mutant(
+        "a-stale-answer-taught",
+        "a tree is taught what it said to another event: other weights for its leaves' two ways to answer",
+        [("fused/tree.py", "self._asked, self._votes = x, None", "self._asked = x")],
+        "test_fused_tree.py::test_questions_and_lessons_in_any_order",
+        "test_fused_tree.py::test_equal_to_river_to_the_bit",
     ),
     mutant(
         "fused-numbers-not-settled",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from fluvial.adapters.memory_log import MemoryMessage, MemorySource, MemoryTopic
-from fluvial.errors import OffsetLost
+from fluvial.errors import MemberFenced, OffsetLost
 from fluvial.types import Changes
 
 
@@ -14,6 +14,8 @@ class Waiting(Protocol):
     """A member, as the group sees it."""
 
     name: str
+    instance: str
+    """A static member's name; empty: none."""
 
 
 class MemoryGroup:
@@ -25,13 +27,23 @@ class MemoryGroup:
         self.generation = 0
         self.members: list[Waiting] = []
         self.owners: dict[int, Waiting] = {}
+        self.refused: list[Waiting] = []
+        """Members that were thrown out for their name; they are told by their next poll."""
         self._wanted: dict[int, Waiting] = {}
 
     def join(self, member: Waiting) -> None:
-        """Let a member in and share the partitions out anew."""
+        """Let a member in and share the partitions out anew; an older one of its name is thrown out."""
         with self.topic.changed:
+            for other in [m for m in self.members if member.instance and m.instance == member.instance]:
+                self.throw_out(other)
             self.members.append(member)
             self._share_out()
+
+    def throw_out(self, member: Waiting) -> None:
+        """Refuse a member's name, as a broker does that takes it for its own rival."""
+        with self.topic.changed:
+            self.leave(member)
+            self.refused.append(member)
 
     def leave(self, member: Waiting) -> None:
         """Let a member go; also one that went silent, which does not know it (its next poll tells it)."""
@@ -79,9 +91,10 @@ class MemoryGroup:
 class MemoryMember(MemorySource):
     """A `MemorySource` whose partitions a `MemoryGroup` says."""
 
-    def __init__(self, group: MemoryGroup, name: str = "member") -> None:
+    def __init__(self, group: MemoryGroup, name: str = "member", instance: str = "") -> None:
         super().__init__(group.topic, group.name)
         self.name = name
+        self.instance = instance
         self._members = group
         self._known: set[int] = set()
         """Partitions that the group gave us, as far as we were told."""
@@ -95,8 +108,26 @@ class MemoryMember(MemorySource):
         self._hear_revoke = on_revoke
         self._members.join(self)
 
+    def join_anew(self, seconds: float) -> None:  # noqa: ARG002 -- nothing here takes time
+        """Hold nothing, and join as at first; see the port."""
+        self._members.refused.remove(self)
+        self._drop(sorted(self._known))
+        self._given, self._taken_away = [], []
+        self._lost.clear()
+        self._paused = False
+        self._members.join(self)
+
+    def set_aside(self, partitions: Collection[int]) -> None:
+        """Read nothing of these until they are taken again; see the port."""
+        for partition in partitions:
+            self._next.pop(partition, None)
+            self._seen.pop(partition, None)
+
     def poll(self, limit: int, seconds: float) -> Sequence[MemoryMessage]:
         """Serve the group, then the next records."""
+        if self in self._members.refused:
+            msg = f"reading: the group refuses the member's name {self.instance!r}"
+            raise MemberFenced(msg)
         self._serve()
         return super().poll(limit, seconds)
 

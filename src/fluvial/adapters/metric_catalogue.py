@@ -58,7 +58,12 @@ PROCESS = (
     Described(
         "fluvial_ready", "gauge", "0 or 1", "The worker holds its shard and events flow (as /readyz says)."
     ),
-    Described("fluvial_paused", "gauge", "0 or 1", "Consumption stands still on purpose."),
+    Described(
+        "fluvial_paused",
+        "gauge",
+        "0 or 1",
+        "Consumption of all that the worker holds stands still on purpose.",
+    ),
     Described("fluvial_shards", "gauge", "shards", "Shards held; 0 while the worker stands by."),
     Described("fluvial_start_timestamp_seconds", "gauge", "seconds since the epoch", "Start of the worker."),
     Described(

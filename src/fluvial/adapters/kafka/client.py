@@ -18,6 +18,7 @@ from confluent_kafka import (
 
 from fluvial.config import KafkaSettings
 from fluvial.errors import (
+    MemberFenced,
     SettingsError,
     SourceError,
     SourceFatal,
@@ -89,6 +90,19 @@ GONE = frozenset(
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 -- as above
     }
 )
+UNRELEASED_SECONDS = 20.0
+"""Between two tries while the new protocol holds a dead member's name: 45 s by the brokers' default."""
+FENCED = {
+    str(KafkaError(code).str()): wait
+    for code, wait in (
+        (KafkaError.FENCED_INSTANCE_ID, 0.0),
+        (KafkaError.UNRELEASED_INSTANCE_ID, UNRELEASED_SECONDS),
+    )
+}
+"""How the client says that the group refuses a member's name, and when to try again.
+
+It reports them as `_FATAL`, and only the text tells which fatal error it was.
+"""
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 ASK_SECONDS = 5.0  # one question to the brokers where the port's method has no bound of its own
@@ -236,6 +250,9 @@ class Client:
         if final is None and (error.fatal() or error.code() in REFUSED):
             final = error
         said = self.log.hide((final or error).str())
+        wait = next((seconds for text, seconds in FENCED.items() if text in said), None)
+        if final is not None and wait is not None:
+            return MemberFenced(f"{doing}: {said}", wait)
         if final is not None:
             return SourceFatal(f"{doing}: {said}; {_remedy(final)}")
         last = f" (last trouble: {self.trouble})" if self.trouble and self.trouble not in said else ""

@@ -8,17 +8,17 @@ the checkpoints. An exception inside a callback would have the same effect: none
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from fluvial.adapters.kafka.client import ASK_SECONDS, log
+from fluvial.adapters.kafka.client import ASK_SECONDS, bounded_close, log
 from fluvial.adapters.kafka.instance import instance_id
 from fluvial.adapters.kafka.source import KafkaSource
 from fluvial.config import KafkaSettings
 from fluvial.errors import OffsetLost
-from fluvial.types import Changes, Lag
+from fluvial.types import Changes
 
 _METADATA = b"CGMDv2:"  # how the client's group metadata begins; a native 32-bit generation follows
 
@@ -38,6 +38,17 @@ class KafkaMember(KafkaSource):
     def join(self, on_revoke: Callable[[Sequence[int]], None]) -> None:
         """Become a member; see the port."""
         self._hear_revoke = on_revoke
+        self._subscribe()
+
+    def join_anew(self, seconds: float) -> None:
+        """Close the refused consumer, which may hang, and join with another one; see the port."""
+        refused = self._consumer
+        self._connect()  # from here on its callbacks are those of a stranger
+        self._given, self._taken_away = [], []
+        bounded_close(refused.close, seconds, "refused consumer")
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         self._consumer.subscribe(
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -50,8 +61,9 @@ class KafkaMember(KafkaSource):
 
     def take(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions of ours from these offsets; see the port."""
+        bounds = self._bounds(offsets, ASK_SECONDS)
         for number, offset in offsets.items():
-            lag: Lag = self.bounds(number, ASK_SECONDS)
+            lag = bounds[number]
             if not lag.low <= offset <= lag.high:
                 raise OffsetLost(number, offset, lag.low, lag.high)
         self.resume()
@@ -67,6 +79,18 @@ class KafkaMember(KafkaSource):
             self._consumer.assign([*others, *wanted])
         self._consumer.resume(wanted)  # an assignment does not take back a pause
         self._assigned = [*others, *wanted]
+
+    def set_aside(self, partitions: Collection[int]) -> None:
+        """Read nothing of these until they are taken again; see the port."""
+        gone = [t for t in self._assigned if t.partition in partitions]
+        if not gone:
+            return
+        self._assigned = [t for t in self._assigned if t.partition not in partitions]
+        if self._one_by_one:
+            self._consumer.incremental_unassign(gone)
+        else:
+            self._assigned = self._where(self._assigned)
+            self._consumer.assign(self._assigned)
 
     def _where(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
         """The same, where they are read at now: an assignment replaces the one before."""
@@ -105,10 +129,15 @@ class KafkaMember(KafkaSource):
             consumer.incremental_assign([])
         else:
             consumer.assign([])
+        if consumer is not self._consumer:
+            return
+        if not self._one_by_one:
             self._assigned = []
         self._given += [p.partition for p in partitions]
 
-    def _on_revoke(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return  # one that was left behind: the client itself assigns nothing then
         numbers = [p.partition for p in partitions]
         try:
             self._hear_revoke(numbers)
@@ -116,7 +145,9 @@ class KafkaMember(KafkaSource):
             log.exception("letting go of partitions %s", numbers)
         self._let_go(numbers)
 
-    def _on_lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         numbers = [p.partition for p in partitions]
         self._taken_away += numbers
         self._let_go(numbers)
