@@ -5,6 +5,8 @@ Each test is named after its row in docs/faults.md.
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -250,6 +252,55 @@ def test_group_one_name_twice(make):
     assert "member-fenced" in live.kinds()
     winner.stop()
     live.assert_each_as_undisturbed(1_200)
+
+
+DIES_HANDING_OVER = """
+import os, sys
+from confluent_kafka import Consumer
+bootstrap, group, name, topic, dies = sys.argv[1:]
+strategy = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000}
+client = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "group.instance.id": name, **strategy})
+def assigned(_, partitions):
+    client.incremental_assign(partitions)
+    print(*(p.partition for p in partitions), flush=True)
+def revoked(*_):
+    os._exit(9) if dies == "dies" else None
+client.subscribe([topic], on_assign=assigned, on_revoke=revoked)
+while True:
+    client.poll(0.1)
+"""
+
+
+@pytest.mark.kafka
+def test_group_partition_of_nobody(make, monkeypatch):
+    """A static member is killed while it hands a partition over and returns: Kafka leaves that to nobody."""
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.5)
+    live = make("real", instance_id="ours")
+
+    def other(how):
+        said = live.directory / how
+        command = [sys.executable, "-c", DIES_HANDING_OVER, live.bootstrap, live.settings.group, "theirs"]
+        with said.open("w") as out:
+            live.processes.append(subprocess.Popen([*command, live.topic, how], stdout=out))
+        live.until(lambda: "\n" in said.read_text(), "its share")
+        return live.processes[-1], said.read_text().splitlines()[0].split()
+
+    dying, had = other("dies")
+    assert sorted(had) == ["0", "1", "2"]
+    live.spread(0, 600)
+    one = live.start()
+    assert dying.wait(30) == 9
+    back, has = other("stays")
+    assert len(has) == 2
+    [orphan] = {"0", "1", "2"} - set(has)
+    one.until(lambda: one.view.incidents.get("partition-unowned"), "somebody notices")
+    one.until(lambda: live.checkpointed()[int(orphan)] == 200, "it is learned from")
+    [entry] = live.entries("partition-unowned")
+    assert entry["detail"]["partitions"] == [int(orphan)]
+    back.kill()
+    live.until_folded(one)
+    one.stop()
+    live.assert_each_as_undisturbed(600)
 
 
 @pytest.mark.kafka

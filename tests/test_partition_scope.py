@@ -309,6 +309,25 @@ def test_events_lost_in_one_partition_begin_its_model_alone_afresh(bench):
     assert bench.backing.shards[shard_of(2)].versions
 
 
+def test_a_partition_that_the_group_gives_to_nobody_gets_an_owner(bench, monkeypatch):
+    monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.02)
+    bench.feed(1_000)
+    one, two = bench.start("one"), bench.start("two")
+    bench.until(lambda: shared(bench, one, two), "they share")
+    bench.until_folded()
+    bench.group.orphan(one.held()[0])
+    bench.until(lambda: not shared(bench, one, two), "one of it is nobody's")
+    bench.feed(1_000)
+    bench.until(lambda: shared(bench, one, two), "it has an owner again")
+    bench.until_folded()
+    one.stop()
+    two.stop()
+    told = [entry for _, _, entry in bench.backing.journal if entry.kind == "partition-unowned"]
+    assert len(told) in {1, 2}, "whoever notices it first; both may"
+    assert sum(len(entry.detail["partitions"]) for entry in told) == len(told)
+    bench.assert_as_undisturbed(beside={"partition-unowned"})
+
+
 def test_a_store_that_becomes_unfit_makes_a_member_not_ready(bench, monkeypatch):
     monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.02)
     redis = msgspec.structs.replace(bench.settings.redis, allow_unfit=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
 from fluvial.errors import (
@@ -32,6 +32,7 @@ from fluvial.errors import (
 from fluvial.keeper import Keeper, TooManyModelErrors
 from fluvial.ports import Member, Message
 from fluvial.scopes import Scope
+from fluvial.survey import ASK_SECONDS
 from fluvial.types import Changes, Claim, Entry, Membership
 
 log = logging.getLogger("fluvial.worker")
@@ -128,9 +129,23 @@ class PartitionScope(Scope):
         for partition, keeper in list(self.keepers.items()) if ends else ():
             if self.silent(keeper, ends):
                 self._guarded(partition, self._take)
+        if ends:
+            self._look_for_orphans(ends)
         if not self._wanted:
             none = "standing by: the group gave this worker no partition"
             self.patience.waiting_for = None if self.keepers or self.parked else none
+
+    def _look_for_orphans(self, partitions: Collection[int]) -> None:
+        """Let the group share out anew when it has left a partition to nobody."""
+        orphans = self.survey.orphans(self._member.unowned(partitions, ASK_SECONDS))
+        if not orphans:
+            return
+        log.warning(
+            "the group gives partitions %s to nobody: joining it again, so that it shares out", orphans
+        )
+        detail = {"partitions": orphans}
+        self.untold.append(Entry(kind="partition-unowned", time=time.time(), detail=detail))
+        self._member.rejoin()
 
     def _heed_breakers(self) -> None:
         """Read nothing of a shard that is paused, until it is resumed."""

@@ -1,4 +1,4 @@
-"""What the log looks like beside what was read of it: partitions that were added, or fell silent.
+"""What the log looks like beside what was read: partitions added, silent, or nobody's.
 
 The client tells neither. It reads what it was assigned, and its cached log ends come with the answers to
 its fetches: they stand still for exactly the partition in trouble. So the brokers are asked now and then.
@@ -16,6 +16,8 @@ ASK_SECONDS = 1.0
 """How long one survey may keep the loop."""
 SILENT_SECONDS = 30.0
 """Nothing read for so long although there is something."""
+MEND_SECONDS = 120.0
+"""Between two attempts to give partitions that are nobody's an owner: each stops this worker for a moment."""
 
 
 class Survey:
@@ -30,6 +32,8 @@ class Survey:
         """Partition to what is to be said of it."""
         self.away = ""
         """Why the brokers could not be asked the last time; empty when they answered."""
+        self._unowned: frozenset[int] = frozenset()
+        self._mended_at = -MEND_SECONDS
 
     def due(self) -> bool:
         """Whether to ask the brokers now; at most every ten seconds."""
@@ -59,6 +63,15 @@ class Survey:
     def added(self, ends: Mapping[int, Lag], known: int) -> list[int]:
         """Partitions of the topic beyond those `known` many that the shard has."""
         return sorted(ends)[known:]
+
+    def orphans(self, unowned: frozenset[int]) -> list[int]:
+        """Partitions that were nobody's at two looks in a row and are to be given an owner now."""
+        orphans, self._unowned = sorted(unowned & self._unowned), unowned
+        now = self._clock()
+        if not orphans or now - self._mended_at < MEND_SECONDS:
+            return []
+        self._mended_at, self._unowned = now, frozenset()
+        return orphans
 
     def forget(self) -> None:
         """Nothing is held any more, or nothing was read for another reason."""

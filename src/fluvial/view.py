@@ -65,6 +65,7 @@ INCIDENTS = (
     "other-platform",
     "journal-gap",
     "member-fenced",
+    "partition-unowned",
     "refused",
 )
 """Kinds of journal entries that a person should look at; counted."""

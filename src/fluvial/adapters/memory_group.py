@@ -69,6 +69,16 @@ class MemoryGroup:
         self._wanted = wanted
         self.topic.changed.notify_all()
 
+    def orphan(self, partition: int) -> None:
+        """Let a partition be nobody's until the next rebalance, as a killed static member can leave it."""
+        with self.topic.changed:
+            del self._wanted[partition]
+            self.owners.pop(partition, None)
+
+    def nobodys(self) -> frozenset[int]:
+        """Partitions that are nobody's, and are not about to be somebody's."""
+        return frozenset(range(self.topic.partitions)) - self._wanted.keys()
+
     def to_revoke(self, member: Waiting) -> list[int]:
         """Partitions of the member that go to somebody else."""
         return [
@@ -115,6 +125,19 @@ class MemoryMember(MemorySource):
         self._given, self._taken_away = [], []
         self._lost.clear()
         self._paused = False
+        self._members.join(self)
+
+    def unowned(self, partitions: Collection[int], seconds: float) -> frozenset[int]:  # noqa: ARG002 -- as above
+        """Those of these that the settled group gives to nobody; see the port."""
+        with self._log.changed:
+            return self._members.nobodys() & frozenset(partitions)
+
+    def rejoin(self) -> None:
+        """Leave and join again; see the port."""
+        held = sorted(self._known)
+        self._hear_revoke(held)
+        self._drop(held)
+        self._members.leave(self)
         self._members.join(self)
 
     def set_aside(self, partitions: Collection[int]) -> None:

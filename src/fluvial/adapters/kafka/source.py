@@ -62,6 +62,7 @@ class KafkaSource:
         self.topic = settings.topic
         self._settings = settings
         self._service = service
+        self._group = settings.group or f"fluvial-{service}"
         self._membership = dict(membership or {})
         self._closed = False
         self._known: Topology | None = None
@@ -72,7 +73,7 @@ class KafkaSource:
         """Make the clients; nothing of those before, if there were any, is known to them."""
         self._client = Client(self._settings, self._service)
         own = {
-            "group.id": self._settings.group or f"fluvial-{self._service}",
+            "group.id": self._group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
