@@ -3,7 +3,6 @@
 import math
 import pickle
 import random
-from functools import partial
 
 import pytest
 from river import linear_model, optim, preprocessing
@@ -22,7 +21,7 @@ def pipeline(scaler="standard", **head):
 
 
 def member(model):
-    return Member("m", model, partial(reader, task=Task.BINARY, size=2), champion=True)
+    return Member("m", model, reader(model, Task.BINARY, 2), champion=True)
 
 
 def is_generated(one):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -47,8 +46,8 @@ class Crew:
 
     def member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
         """Make a member of `model`; `born` is the fold's count of events when `model` had learned none."""
-        read = partial(reader, task=self._spec.task, size=self._spec.size, hard=self._hard[lane])
-        return Member(lane, model, read, champion=champion, born=born)
+        ask = reader(model, self._spec.task, self._spec.size, hard=self._hard[lane])
+        return Member(lane, model, ask, champion=champion, born=born)
 
     def blank(self, lane: str, born: int, *, champion: bool = False) -> Member:
         """Make a member that learned nothing."""

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fluvial.fused import Ask, Teach, front, fuse
+from fluvial.fused import Ask, Teach, fuse
 from fluvial.types import Answer, Feature, Label, MemberStanding, Task
 
 ETA = 0.7
@@ -119,16 +119,12 @@ class Member:
 
     __slots__ = ("_model", "_settle", "ask", "born", "champion", "lane", "teach")
 
-    def __init__(
-        self, lane: str, model: Any, read: Callable[[Any], Ask], *, champion: bool, born: int = 0
-    ) -> None:
+    def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, born: int = 0) -> None:
         self.lane = lane
         self._model = model
-        quick = front(model)
-        self.ask = read(quick)
-        """`read` is `reader` for the task."""
-        self.teach: Teach = quick.learn_one
-        self._settle = fuse(self, model, NonFiniteAnswer) if quick is model else quick.settle
+        self.ask = ask
+        self.teach: Teach = model.learn_one
+        self._settle = fuse(self, model, NonFiniteAnswer)
         self.champion = champion
         self.born = born
         """Labelled events that the fold had learned when this member had learned none."""

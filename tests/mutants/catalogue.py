@@ -435,8 +435,8 @@ FOLD = [
             ("mixture.py", "values = tuple([answer.get(k, 0.0)", 'values = tuple([answer.get(f"c{k}", 0.0)'),
             (
                 "mixture.py",
-                "self.teach: Teach = quick.learn_one",
-                'self.teach: Teach = lambda x, y, **w: quick.learn_one(x, f"c{y}", **w)',
+                "self.teach: Teach = model.learn_one",
+                'self.teach: Teach = lambda x, y, **w: model.learn_one(x, f"c{y}", **w)',
             ),
         ],
         "test_learner.py::test_labels_enter_river_as_indices_and_come_back_as_names",
@@ -481,7 +481,7 @@ FOLD = [
     mutant(
         "a-stale-answer-taught",
         "a tree is taught what it said to another event: other weights for its leaves' two ways to answer",
-        [("fused/tree.py", "self._asked, self._votes = x, None", "self._asked = x")],
+        [("fused/tree.py", "_leaf_for(self, x), None", "_leaf_for(self, x), self._answered")],
         "test_fused_tree.py::test_questions_and_lessons_in_any_order",
         "test_fused_tree.py::test_equal_to_river_to_the_bit",
     ),

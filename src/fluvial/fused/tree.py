@@ -1,9 +1,10 @@
 """A Hoeffding tree asked and taught in one walk: River's numbers to the bit, in less than half of the time.
 
 River walks to the leaf with a chain of generators, twice an event; its adaptive leaves work out the naive
-Bayes answer when they are asked and once more when they are taught; and a majority answer begins with a
-deep copy. Here the leaf and its naive Bayes answer are kept from the question to the lesson, and the inner
-loops of leaf, splitter, Gaussian and variance are written out, with the same operations in the same order.
+Bayes answer when they are asked and once more when they are taught, in a forest once more in between; and
+a majority answer begins with a deep copy. Here the leaf and its naive Bayes answer are kept from the question
+to the lesson, and the inner loops of leaf, splitter, Gaussian and variance are written out, with the same
+operations in the same order.
 
 All numbers stay in River's objects, so that there is nothing to write back. What this file does not know (an
 absent feature at a branch, another kind of leaf) takes River's way, event by event; what is rare (a split, a
@@ -19,13 +20,6 @@ from typing import Any
 
 from fluvial.types import Feature
 
-TREES = frozenset(
-    {
-        "river.tree.hoeffding_tree_classifier.HoeffdingTreeClassifier",
-        "fluvial.models.trees.HoeffdingTreeClassifier",
-        "fluvial.models.encoding.BoundedTreeClassifier",
-    }
-)
 HALF_LOG_TAU = 0.5 * math.log(math.tau)
 NEVER = -math.inf
 
@@ -34,73 +28,87 @@ Votes = dict[Any, float]
 
 
 @cache
-def _kinds() -> tuple[Any, Any, Any]:
-    """River's classes for a branch, a leaf and a splitter that are written out here."""
-    from river.tree.nodes.branch import NumericBinaryBranch  # noqa: PLC0415 - River loads scipy: seconds
+def _kinds() -> tuple[Any, Any, Any, Any]:
+    """River's classes for a branch, two kinds of leaf and a splitter that are written out here."""
+    from river.tree.nodes.arf_htc_nodes import RandomLeafNaiveBayesAdaptive  # noqa: PLC0415 - River loads scipy
+    from river.tree.nodes.branch import NumericBinaryBranch  # noqa: PLC0415 - as above
     from river.tree.nodes.htc_nodes import LeafNaiveBayesAdaptive  # noqa: PLC0415 - as above
     from river.tree.splitter import GaussianSplitter  # noqa: PLC0415 - as above
 
-    return NumericBinaryBranch, LeafNaiveBayesAdaptive, GaussianSplitter
+    return NumericBinaryBranch, LeafNaiveBayesAdaptive, RandomLeafNaiveBayesAdaptive, GaussianSplitter
 
 
-class TreeFront:
-    """What is asked and taught in a tree's place."""
+class OneWalk:
+    """Goes before River's Hoeffding tree for classes, and is asked and taught in its place.
 
-    __slots__ = ("_asked", "_leaf", "_model", "_votes")
+    What it keeps between the two stands in slots, so that no checkpoint knows of it. An equal question
+    has the same leaf and the same answer there, as long as nothing was learned since.
+    """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.settle()
+    __slots__ = ("_answered", "_asked", "_leaf")
+    _asked: Features | None
+    _leaf: Any
+    _answered: Votes | None
 
-    def settle(self) -> None:
-        """Forget the newest question: somebody is about to look into the model."""
-        self._asked: Features | None = None
-        self._leaf: Any = None
-        self._votes: Votes | None = None
-        """What naive Bayes said to the newest question; None: not worked out."""
+    def __getstate__(self) -> Any:
+        """What River knows, and nothing else."""
+        return vars(self)
 
-    def predict_proba_one(self, x: Features) -> Votes:
-        """Return River's answer; a class of probability 0 may be missing."""
-        leaf = self._leaf = _leaf_for(self._model, x)
-        self._asked, self._votes = x, None
+    def predict_proba_one(self, x: Any, **kwargs: Any) -> Any:
+        """Return River's answer."""
+        leaf = self._find(x)
         if leaf is None:
-            answer: Votes = self._model.predict_proba_one(x)
-            return answer
+            return super().predict_proba_one(x, **kwargs)  # type: ignore[misc]  # a mixin before River's tree
+        answer = dict.fromkeys(sorted(self.classes), 0.0)  # type: ignore[attr-defined]  # as above
         if leaf.splitters is not None and leaf._nb_correct_weight >= leaf._mc_correct_weight:
-            votes = self._votes = naive_bayes(x, leaf.stats, leaf.splitters)
+            if self._answered is None:
+                self._answered = naive_bayes(x, leaf.stats, leaf.splitters)
+            answer.update(self._answered)
         else:
-            votes = shares(leaf.stats)
-        return votes or dict.fromkeys(self._model.classes, 0.0)
+            answer.update(shares(leaf.stats))
+        return answer
 
-    def learn_one(self, x: Features, y: Any, *, w: float = 1.0) -> None:
-        """Teach the tree, as River does."""
-        known = x is self._asked
-        leaf = self._leaf if known else _leaf_for(self._model, x)
-        votes = self._votes if known else None
-        self._asked = self._leaf = self._votes = None
+    def learn_one(self, x: Any, y: Any, *, w: float = 1.0) -> None:
+        """Learn as River does."""
+        leaf, votes = self._find(x), self._answered
+        self._asked = self._leaf = self._answered = None
         if leaf is None:
-            self._model.learn_one(x, y, w=w)
-            return
-        model = self._model
-        model.classes.add(y)
-        model._train_weight_seen_by_model += w
-        _teach_leaf(leaf, x, y, w, votes, model.nominal_attributes)
-        if model._growth_allowed and leaf.splitters is not None:
-            _grow(model, leaf, x)
-        if model._train_weight_seen_by_model % model.memory_estimate_period == 0:
-            model._estimate_model_size()
+            super().learn_one(x, y, w=w)  # type: ignore[misc]  # as above
+        else:
+            _teach(self, leaf, x, y, w, votes)
+
+    def _find(self, x: Features) -> Any:
+        """The leaf of `x`; with it comes what naive Bayes said there, if that was worked out already."""
+        try:
+            known = self._asked == x
+        except AttributeError:  # made a moment ago
+            known = False
+        if not known:
+            self._asked, self._leaf, self._answered = dict(x), _leaf_for(self, x), None
+        return self._leaf
+
+
+def _teach(model: Any, leaf: Any, x: Features, y: Any, w: float, votes: Votes | None) -> None:
+    """`HoeffdingTreeClassifier.learn_one` behind the walk."""
+    model.classes.add(y)
+    model._train_weight_seen_by_model += w
+    _teach_leaf(leaf, x, y, w, votes, model.nominal_attributes)
+    if model._growth_allowed and leaf.splitters is not None:
+        _grow(model, leaf, x)
+    if model._train_weight_seen_by_model % model.memory_estimate_period == 0:
+        model._estimate_model_size()
 
 
 def _leaf_for(model: Any, x: Features) -> Any:
     """The leaf where `x` ends; None where River has to find it, or what it is."""
     node = model._root
-    binary, adaptive, _ = _kinds()
+    binary, adaptive, random, _ = _kinds()
     try:
         while type(node) is binary:
             node = node.children[0 if x[node.feature] <= node.threshold else 1]
     except KeyError:
         return None
-    return node if type(node) is adaptive else None
+    return node if type(node) is adaptive or type(node) is random else None
 
 
 def shares(stats: Votes) -> Votes:
@@ -117,7 +125,7 @@ def naive_bayes(x: Features, stats: Votes, splitters: dict[str, Any]) -> Votes:
     total = sum(stats.values())
     if not stats or total == 0:
         return {}
-    gaussian = _kinds()[2]
+    gaussian = _kinds()[3]
     seen = [
         (x[name], splitter._att_dist_per_class if type(splitter) is gaussian else splitter)
         for name, splitter in splitters.items()
@@ -181,9 +189,17 @@ def _teach_leaf(leaf: Any, x: Features, y: Any, w: float, votes: Votes | None, n
 
 def _teach_splitters(leaf: Any, x: Features, y: Any, w: float, nominal: Any) -> None:
     """`HTLeaf.update_splitters` and `GaussianSplitter.update` down to the variance."""
-    gaussian, splitters, disabled = _kinds()[2], leaf.splitters, leaf._disabled_attrs
-    for name, value in x.items():
-        splitter = splitters.get(name)
+    _, _, random, gaussian = _kinds()
+    splitters, disabled, names = leaf.splitters, leaf._disabled_attrs, x
+    if type(leaf) is random:
+        names = leaf.feature_indices
+        if not names:  # River draws them with the leaf's first event
+            leaf.update_splitters(x, y, w, nominal)
+            return
+    for name in names:
+        if name not in x:
+            continue
+        value, splitter = x[name], splitters.get(name)
         if type(splitter) is not gaussian or disabled or y not in splitter._att_dist_per_class:
             leaf.update_splitters({name: value}, y, w, nominal)
             continue

@@ -17,6 +17,8 @@ from river import forest, tree
 from river.forest.adaptive_random_forest import BaseTreeClassifier as RiverBaseTreeClassifier
 from river.tree.splitter.nominal_splitter_classif import NominalSplitterClassif as RiverNominalSplitter
 
+from fluvial.fused import OneWalk
+
 __all__ = [
     "ARFClassifier",
     "BaseTreeClassifier",
@@ -52,7 +54,7 @@ class _InOrder:
         return leaf
 
 
-class HoeffdingTreeClassifier(_InOrder, tree.HoeffdingTreeClassifier):
+class HoeffdingTreeClassifier(OneWalk, _InOrder, tree.HoeffdingTreeClassifier):
     """River's Hoeffding tree."""
 
 
@@ -83,7 +85,7 @@ class LASTClassifier(_InOrder, tree.LASTClassifier):
     """River's local adaptive streaming tree."""
 
 
-class BaseTreeClassifier(_InOrder, RiverBaseTreeClassifier):
+class BaseTreeClassifier(OneWalk, _InOrder, RiverBaseTreeClassifier):
     """The tree of a forest."""
 
 
