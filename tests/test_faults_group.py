@@ -275,7 +275,9 @@ while True:
 def test_group_partition_of_nobody(make, monkeypatch):
     """A static member is killed while it hands a partition over and returns: Kafka leaves that to nobody."""
     monkeypatch.setattr("fluvial.survey.EVERY_SECONDS", 0.5)
+    monkeypatch.setattr("fluvial.survey.ORPHAN_SECONDS", 4.0)
     live = make("real", instance_id="ours")
+    store = live.store()
 
     def other(how):
         said = live.directory / how
@@ -293,11 +295,16 @@ def test_group_partition_of_nobody(make, monkeypatch):
     back, has = other("stays")
     assert len(has) == 2
     [orphan] = {"0", "1", "2"} - set(has)
+    for partition in has:  # as a worker would hold them
+        store.lease(shard_of(int(partition)), "theirs", 120_000)
     one.until(lambda: one.view.incidents.get("partition-unowned"), "somebody notices")
     one.until(lambda: live.checkpointed()[int(orphan)] == 200, "it is learned from")
     [entry] = live.entries("partition-unowned")
     assert entry["detail"]["partitions"] == [int(orphan)]
     back.kill()
+    for partition in has:
+        store.unlease(shard_of(int(partition)), "theirs")
+    store.close()
     live.until_folded(one)
     one.stop()
     live.assert_each_as_undisturbed(600)

@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -158,6 +159,23 @@ def test_brokers_away_is_bounded_and_mended_by_itself(mock_kafka, open_source):
     mock_kafka.up()
     produce_values(mock_kafka.bootstrap_servers, "t", [(b"2", None, 0, None)])
     assert [m.value() for m in read(source, 1)] == [b"2"]
+
+
+def test_a_log_whose_ends_the_broker_does_not_know_yet_is_not_there_yet(mock_kafka, open_source, monkeypatch):
+    """One that has just come back answers -1001 without an error: no reason to call the log empty."""
+    mock_kafka.create_topic("t", 1)
+    source = open_source(mock_kafka.bootstrap_servers, "t")
+
+    def list_offsets(asked, **_):
+        answers = {at: Future() for at in asked}
+        for answer in answers.values():
+            answer.set_result(SimpleNamespace(offset=-1001))
+        return answers
+
+    monkeypatch.setattr(source, "_admin", SimpleNamespace(list_offsets=list_offsets, poll=lambda _: None))
+    for ask in (lambda: source.bounds(0, 1), lambda: source.assign({0: 0})):
+        with pytest.raises(SourceUnavailable, match="does not know them yet"):
+            ask()
 
 
 def test_retriable_fetch_errors_lose_nothing(mock_kafka, open_source):

@@ -315,6 +315,7 @@ def test_a_partition_that_the_group_gives_to_nobody_gets_an_owner(bench, monkeyp
     one, two = bench.start("one"), bench.start("two")
     bench.until(lambda: shared(bench, one, two), "they share")
     bench.until_folded()
+    monkeypatch.setattr("fluvial.survey.ORPHAN_SECONDS", 0.5)
     bench.group.orphan(one.held()[0])
     bench.until(lambda: not shared(bench, one, two), "one of it is nobody's")
     bench.feed(1_000)

@@ -8,7 +8,7 @@ import pytest
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.errors import StoreUnavailable, TopologyChanged
 from fluvial.looking import look
-from fluvial.survey import EVERY_SECONDS, MEND_SECONDS, SILENT_SECONDS, Survey
+from fluvial.survey import EVERY_SECONDS, ORPHAN_SECONDS, SILENT_SECONDS, Survey
 from fluvial.types import Lag, StoreReport
 from support import fold
 from test_worker import Bench
@@ -55,15 +55,16 @@ def test_a_partition_is_silent_when_events_wait_and_nothing_moves(clock):
 
 def test_partitions_that_stay_nobodys_are_to_be_given_an_owner_now_and_then(clock):
     survey = Survey(clock)
-    assert survey.orphans(frozenset({1, 2})) == [], "it may be on its way to somebody"
-    assert survey.orphans(frozenset({2, 3})) == [2]
-    assert survey.orphans(frozenset({2})) == []
-    assert survey.orphans(frozenset({2})) == [], "not before the last attempt had its time"
-    clock.now += MEND_SECONDS
-    assert survey.orphans(frozenset({2})) == [2]
-    clock.now += MEND_SECONDS
-    assert survey.orphans(frozenset()) == []
-    assert survey.orphans(frozenset({2})) == []
+    assert survey.orphans([1, 2]) == [], "it may be on its way to somebody"
+    clock.now += ORPHAN_SECONDS / 2
+    assert survey.orphans([2, 3]) == []
+    clock.now += ORPHAN_SECONDS / 2
+    assert survey.orphans([3, 2, 1]) == [2], "1 was somebody's meanwhile"
+    assert survey.orphans([2]) == [], "not before the attempt had its time"
+    clock.now += ORPHAN_SECONDS
+    assert survey.orphans([2]) == [2]
+    clock.now += ORPHAN_SECONDS
+    assert survey.orphans([]) == survey.orphans([2]) == []
 
 
 def test_an_idle_partition_is_not_silent_when_its_first_event_comes(clock):

@@ -32,7 +32,6 @@ from fluvial.errors import (
 from fluvial.keeper import Keeper, TooManyModelErrors
 from fluvial.ports import Member, Message
 from fluvial.scopes import Scope
-from fluvial.survey import ASK_SECONDS
 from fluvial.types import Changes, Claim, Entry, Membership
 
 log = logging.getLogger("fluvial.worker")
@@ -125,6 +124,7 @@ class PartitionScope(Scope):
             self._renewed_at = now
             for partition in list(self.keepers):
                 self._guarded(partition, self._renew)
+            self._hold_parked()
         ends = self.look_at_the_log()
         for partition, keeper in list(self.keepers.items()) if ends else ():
             if self.silent(keeper, ends):
@@ -136,8 +136,19 @@ class PartitionScope(Scope):
             self.patience.waiting_for = None if self.keepers or self.parked else none
 
     def _look_for_orphans(self, partitions: Collection[int]) -> None:
-        """Let the group share out anew when it has left a partition to nobody."""
-        orphans = self.survey.orphans(self._member.unowned(partitions, ASK_SECONDS))
+        """Let the group share out anew when it has left a partition to nobody.
+
+        That lasts for ever otherwise: a static member that is killed while it hands a partition over, and
+        returns, gets what is left of its old share without a rebalance. Who holds what is read in the
+        store: the client's question to the group can abort the process (librdkafka #5397).
+        """
+        ours = self.keepers.keys() | self._wanted.keys()
+        store = self.parts.store
+        try:
+            nobodys = [p for p in partitions if p not in ours and store.lease_holder(shard_of(p)) is None]
+        except StoreError:
+            return  # who has to write says it, and waits
+        orphans = self.survey.orphans(nobodys)
         if not orphans:
             return
         log.warning(
@@ -197,6 +208,14 @@ class PartitionScope(Scope):
         shard, milliseconds = keeper.shard.claim.shard, self._lease_milliseconds
         if not self.patience.persist(lambda: self.parts.store.lease(shard, self.owner, milliseconds)):
             raise Fenced(f"shard {shard}: another worker holds the lease")
+
+    def _hold_parked(self) -> None:
+        """A parked shard is this worker's all the same: the group gave it, and nobody is to look for it."""
+        for partition in self.parked:
+            try:
+                self.parts.store.lease(shard_of(partition), self.owner, self._lease_milliseconds)
+            except StoreError:
+                return  # as above
 
     def _renew_meanwhile(self) -> None:
         """Keep the leases while something else is away; who has lost one and waits is told so."""

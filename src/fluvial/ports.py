@@ -113,13 +113,6 @@ class Member(Source, Protocol):
     def set_aside(self, partitions: Collection[int]) -> None:
         """Read nothing of these partitions of ours until they are taken again; the others go on."""
 
-    def unowned(self, partitions: Collection[int], seconds: float) -> frozenset[int]:
-        """Those of these partitions that the settled group gives to nobody; none where that cannot be told.
-
-        That can last for ever: a static member that is killed while it hands partitions over, and returns,
-        gets what is left of its old share without a rebalance, and nobody gets the rest.
-        """
-
     def rejoin(self) -> None:
         """Leave and join the same group again, so that it shares out anew.
 

@@ -7,7 +7,7 @@ its fetches: they stand still for exactly the partition in trouble. So the broke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from fluvial.types import Lag
 
@@ -16,8 +16,8 @@ ASK_SECONDS = 1.0
 """How long one survey may keep the loop."""
 SILENT_SECONDS = 30.0
 """Nothing read for so long although there is something."""
-MEND_SECONDS = 120.0
-"""Between two attempts to give partitions that are nobody's an owner: each stops this worker for a moment."""
+ORPHAN_SECONDS = 60.0
+"""Nobody's for so long: not on its way to somebody who is slow. Between two attempts to mend it, too."""
 
 
 class Survey:
@@ -32,8 +32,8 @@ class Survey:
         """Partition to what is to be said of it."""
         self.away = ""
         """Why the brokers could not be asked the last time; empty when they answered."""
-        self._unowned: frozenset[int] = frozenset()
-        self._mended_at = -MEND_SECONDS
+        self._unowned: dict[int, float] = {}
+        """Partition to when it was first seen to be nobody's."""
 
     def due(self) -> bool:
         """Whether to ask the brokers now; at most every ten seconds."""
@@ -64,13 +64,13 @@ class Survey:
         """Partitions of the topic beyond those `known` many that the shard has."""
         return sorted(ends)[known:]
 
-    def orphans(self, unowned: frozenset[int]) -> list[int]:
-        """Partitions that were nobody's at two looks in a row and are to be given an owner now."""
-        orphans, self._unowned = sorted(unowned & self._unowned), unowned
+    def orphans(self, unowned: Collection[int]) -> list[int]:
+        """Of the partitions that are nobody's now, those that are to be given an owner."""
         now = self._clock()
-        if not orphans or now - self._mended_at < MEND_SECONDS:
-            return []
-        self._mended_at, self._unowned = now, frozenset()
+        self._unowned = {p: self._unowned.get(p, now) for p in unowned}
+        orphans = sorted(p for p, since in self._unowned.items() if now - since >= ORPHAN_SECONDS)
+        if orphans:
+            self._unowned.clear()  # the attempt gets its time
         return orphans
 
     def forget(self) -> None:

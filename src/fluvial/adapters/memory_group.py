@@ -75,10 +75,6 @@ class MemoryGroup:
             del self._wanted[partition]
             self.owners.pop(partition, None)
 
-    def nobodys(self) -> frozenset[int]:
-        """Partitions that are nobody's, and are not about to be somebody's."""
-        return frozenset(range(self.topic.partitions)) - self._wanted.keys()
-
     def to_revoke(self, member: Waiting) -> list[int]:
         """Partitions of the member that go to somebody else."""
         return [
@@ -126,11 +122,6 @@ class MemoryMember(MemorySource):
         self._lost.clear()
         self._paused = False
         self._members.join(self)
-
-    def unowned(self, partitions: Collection[int], seconds: float) -> frozenset[int]:  # noqa: ARG002 -- as above
-        """Those of these that the settled group gives to nobody; see the port."""
-        with self._log.changed:
-            return self._members.nobodys() & frozenset(partitions)
 
     def rejoin(self) -> None:
         """Leave and join again; see the port."""

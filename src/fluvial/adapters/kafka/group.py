@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from fluvial.adapters.kafka.client import ASK_SECONDS, bounded_close, log
 from fluvial.adapters.kafka.instance import instance_id
@@ -47,20 +47,6 @@ class KafkaMember(KafkaSource):
         self._given, self._taken_away = [], []
         bounded_close(refused.close, seconds, "refused consumer")
         self._subscribe()
-
-    def unowned(self, partitions: Collection[int], seconds: float) -> frozenset[int]:
-        """Those of these that the settled group gives to nobody; see the port."""
-        seconds = max(seconds, 0.1)
-        asked = self._admin.describe_consumer_groups([self._group], request_timeout=seconds)[self._group]
-        try:
-            told = asked.result(seconds + 0.1)
-        except (KafkaException, TimeoutError):
-            return frozenset()  # the mock has no such request; a broker that is away is said elsewhere
-        if told.state is not ConsumerGroupState.STABLE:
-            return frozenset()
-        shares = [member.assignment.topic_partitions for member in told.members if member.assignment]
-        owned = {p.partition for share in shares for p in share if p.topic == self.topic}
-        return frozenset(partitions) - owned
 
     def rejoin(self) -> None:
         """Leave, which the client does for static members too, and join again; see the port."""

@@ -143,7 +143,7 @@ class KafkaSource:
         """One partition's offset. Raises SourceUnavailable, SourceFatal (no such partition)."""
         doing = f"asking for the bounds of partition {partition}"
         try:
-            return int(answer.result(max(end - time.monotonic(), 0.01)).offset)
+            offset = int(answer.result(max(end - time.monotonic(), 0.01)).offset)
         except (TimeoutError, KafkaException) as error:
             self._admin.poll(0)  # the reason (a refused password) comes as a report of its own
             late = KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001 -- a local code
@@ -151,6 +151,10 @@ class KafkaSource:
             if reason.code() in NOT_THERE:  # also said of a partition whose leader is away
                 self._look_for(partition, doing, max(end - time.monotonic(), 0.1))
             raise self._client.explain(reason, doing) from None
+        if offset < 0:  # a broker that has just come back says so, without an error
+            msg = f"{doing}: the broker does not know them yet"
+            raise SourceUnavailable(msg)
+        return offset
 
     def _look_for(self, partition: int, doing: str, seconds: float) -> None:
         """Raise SourceFatal when there is no such partition."""
