@@ -64,6 +64,7 @@ def test_an_active_worker_is_ready(bench, probe):
 
 
 def test_one_that_stands_by_is_alive_and_says_for_whom(bench, probe):
+    bench.settings = bench.with_settings(worker={"lease_seconds": 30.0})  # a busy machine stalls it for .3
     first = bench.start("the first")
     first.until(lambda: first.worker.patience.waiting_for is None, "the claim")
     second = bench.start("the second")

@@ -417,6 +417,7 @@ def test_a_server_that_cannot_write_its_files_is_unavailable(fresh_redis, bench,
     claim = store.claim(SHARD, "a")
     save(store, claim, 1)
     dump = Path(fresh_redis.directory, "dump.rdb")
+    dump.unlink(missing_ok=True)  # another test may have had one written
     dump.mkdir()
     try:
         with config(bench.cli, save="3600 1000000"):
