@@ -265,6 +265,29 @@ def test_a_stalled_owner_writes_nothing_after_its_lease_went(bench):
     b.assert_as_undisturbed()
 
 
+def test_a_rival_that_saves_between_claim_and_load_takes_the_shard_and_ends_nobody(bench):
+    """Stopped in between for longer than its lease: the newest checkpoint is another than it claimed."""
+    b = bench()
+    b.run_to_the_end()
+
+    class Overtaken(MemoryStore):
+        overtaken = False
+
+        def load(self, shard, claim=None):
+            if claim is not None and not self.overtaken:
+                self.overtaken = True
+                self.unlease(shard, "two")  # as if it had expired
+                b.append([fold.wire(1_200 + i, *event) for i, event in enumerate(b.log.events[:300])])
+                b.run_to_the_end(owner="rival")
+            return super().load(shard, claim)
+
+    running = b.start("two", store=Overtaken(b.backing))
+    running.until(lambda: running.worker.shard is not None, "the shard is its own in the end")
+    assert running.worker.patience.errors["fenced"] == 1
+    running.stop()
+    b.assert_as_undisturbed()
+
+
 # --- away, full ------------------------------------------------------------------------------------
 
 

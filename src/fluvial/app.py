@@ -49,9 +49,10 @@ class App:
         """Serve metrics and work until the worker is told to stop."""
         wanted = self.settings.metrics
         if wanted.enabled:
-            self.metrics = MetricsServer(self.view, wanted.host, wanted.port)
-            self.metrics.start()
-            host, port = self.metrics.address
+            server = MetricsServer(self.view, wanted.host, wanted.port)
+            server.start()
+            self.metrics = server  # only now: whoever sees it may ask where it listens
+            host, port = server.address
             log.info("metrics at http://%s:%d/metrics", host, port)
         try:
             self.worker.run()

@@ -171,9 +171,10 @@ class Store(Protocol):
         the same group, whose lease lives, or the generation is below 0 (the group does not know us).
         """
 
-    def load(self, shard: str) -> Sequence[bytes]:
+    def load(self, shard: str, claim: Claim | None = None) -> Sequence[bytes]:
         """Blobs of the kept generations, newest first; empty when there is none.
 
+        With a claim they are the generations that it found; Fenced when it is no longer the shard's.
         Raises StoreError when the head names blobs of which none is left: never a silent fresh start.
         """
 

@@ -220,7 +220,7 @@ class Opening:
     def _resume(self, claim: Claim, topology: Topology) -> Shard:
         """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
         refused: list[CheckpointRefused] = []
-        for blob in self._blobs(claim.shard):
+        for blob in self._blobs(claim):
             try:
                 shard = self._load(claim, topology, blob)
             except CheckpointRefused as error:
@@ -235,10 +235,10 @@ class Opening:
         offsets = self._ours(self._source.start_offsets("earliest", SECONDS))
         return self._genesis(claim, topology, offsets, "replayed")
 
-    def _blobs(self, shard: str) -> Sequence[bytes]:
-        """The kept generations; none where the settings say what then, else CheckpointLost."""
+    def _blobs(self, claim: Claim) -> Sequence[bytes]:
+        """The kept generations; none where the settings say what then, else CheckpointLost. Or Fenced."""
         try:
-            return self._store.load(shard)
+            return self._store.load(claim.shard, claim)
         except CheckpointLost as error:
             if self._settings.checkpoint.on_refused != "replay":
                 raise

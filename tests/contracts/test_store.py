@@ -157,10 +157,11 @@ def test_an_older_owner_is_fenced_everywhere_and_changes_nothing(bench, store):
         lambda: store.publish(old, [("k", score(0))]),
         lambda: store.journal(old, [STARTED]),
         lambda: store.forget(old),
+        lambda: store.load(SHARD, old),
     ):
         with pytest.raises(Fenced):
             write()
-    assert store.load(SHARD) == [b"state 1"]
+    assert store.load(SHARD) == store.load(SHARD, new) == [b"state 1"]
     assert store.version_blob(SHARD, 1) is None
     assert bench.score("k") is None
     assert kinds(store) == ["drift"]
@@ -179,6 +180,7 @@ def test_an_equal_epoch_with_another_token_is_fenced(bench, store):
         lambda: store.publish(twin, [("k", score(0))]),
         lambda: store.journal(twin, [STARTED]),
         lambda: store.forget(twin),
+        lambda: store.load(SHARD, twin),
     ):
         with pytest.raises(Fenced):
             write()

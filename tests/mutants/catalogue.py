@@ -216,6 +216,12 @@ STATE = [
 
 FENCES = [
     mutant(
+        "load-without-fence",
+        "a worker that stood still between claim and load takes its rival's checkpoint for a broken one",
+        [("adapters/redis.py", "if claim is not None and (epoch, token)", "if False and (epoch, token)")],
+        "contracts/test_store.py::test_an_older_owner_is_fenced_everywhere_and_changes_nothing",
+    ),
+    mutant(
         "no-fence-on-save",
         "a worker that was replaced overwrites the checkpoints of its successor",
         [

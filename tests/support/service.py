@@ -176,7 +176,10 @@ class Service:
 
     def run_to_the_end(self, hash_seed, seconds=90):
         """Start, fold everything, stop; the exit code."""
+        before = self.output.stat().st_size if self.output.exists() else 0
         self.start(hash_seed)
+        # What is in the store may be the end already, and a signal before there is a handler just kills.
+        self.wait(lambda: b" active: epoch " in self.output.read_bytes()[before:], "a claim", seconds)
         self.wait_until_folded(seconds)
         return self.terminate()
 

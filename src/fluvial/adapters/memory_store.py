@@ -159,10 +159,10 @@ class MemoryStore:
             raise Fenced(msg)
         return stored
 
-    def load(self, shard: str) -> Sequence[bytes]:
+    def load(self, shard: str, claim: Claim | None = None) -> Sequence[bytes]:
         """Blobs of the kept generations, newest first; see the port."""
         with self._call() as backing:
-            stored = backing.shards.get(shard, MemoryShard())
+            stored = self._owned(claim) if claim else backing.shards.get(shard, MemoryShard())
             found = [blob for blob in stored.blobs if blob is not None]
             if stored.blobs and not found:
                 msg = f"shard {shard}: the head names checkpoints of which none is left"

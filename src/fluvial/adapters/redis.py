@@ -327,12 +327,17 @@ class RedisStore:
             head = Head(int(sequence), digest, msgspec.json.decode(offsets, type=dict[int, int]))
         return Claim(shard, int(epoch), token, head, _pairs(marks))
 
-    def load(self, shard: str) -> Sequence[bytes]:
+    def load(self, shard: str, claim: Claim | None = None) -> Sequence[bytes]:
         """Blobs of the kept generations, newest first; see the port."""
         names: list[Any] = []
         blobs: list[bytes] = []
+        fields = "epoch", "token", "blob", "previous"
         for _ in range(3):  # a writer may flip between the two reads, and unlink what was just named
-            before, names = names, self._server.call("HMGET", self._keys.head(shard), "blob", "previous")
+            before = names
+            epoch, token, *names = self._server.call("HMGET", self._keys.head(shard), *fields)
+            # A blob's name has its digest: what is named under the claim is what the claim found.
+            if claim is not None and (epoch, token) != (b"%d" % claim.epoch, claim.token.encode()):
+                _fenced(claim)
             if names == before:
                 break
             blobs = [self._server.call("GET", name) for name in names if name is not None]
