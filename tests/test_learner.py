@@ -9,11 +9,11 @@ from fluvial.codec import Codec
 from fluvial.drift.error import CLOCK
 from fluvial.errors import ModelError, OutOfOrder
 from fluvial.evaluation import Prequential
-from fluvial.learner import NON_FINITE_LIMIT, TRIES, Learner
+from fluvial.learner import NON_FINITE_LIMIT, TRIES, Learner, _Note
 from fluvial.models import unpickle
 from fluvial.shard import spec_of
 from fluvial.streams import named
-from fluvial.types import Event, SignalKind
+from fluvial.types import Action, Decision, Event, SignalKind
 from support import fold
 
 POLICIES = {
@@ -430,6 +430,19 @@ def test_no_snapshot_of_the_model_before_comes_back(monkeypatch):
     for event in simple([(True, 0)] * 2 + [(True, 3)] + [(True, 0)] * 6, offset=160):
         learner.step(event)
     assert [v.cause for v in learner.lineage.versions] == ["genesis", "events-lost", "non-finite"]
+    assert learned(learner) <= 6
+
+
+def test_no_snapshot_of_a_model_that_was_reset_comes_back(monkeypatch):
+    monkeypatch.setattr("fluvial.learner.SNAPSHOT_EVERY", 100)
+    learner = fold.genesis(counting_settings())
+    events = simple([(True, 0)] * 150)
+    for event in events:
+        learner.step(event)
+    learner._reset(events[-1], Decision(action=Action.RESET, because="the error rose"), _Note())
+    for event in simple([(True, 0)] * 2 + [(True, 3)] + [(True, 0)] * 6, offset=150):
+        learner.step(event)
+    assert [v.cause for v in learner.lineage.versions] == ["genesis", "reset", "non-finite"]
     assert learned(learner) <= 6
 
 

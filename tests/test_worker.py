@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from fluvial import keeper, scopes, shard
 from fluvial.adapters.memory_log import MemorySink, MemorySource, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
 from fluvial.codec import Codec
@@ -286,6 +287,34 @@ def test_a_rival_that_saves_between_claim_and_load_takes_the_shard_and_ends_nobo
     assert running.worker.patience.errors["fenced"] == 1
     running.stop()
     b.assert_as_undisturbed()
+
+
+@pytest.mark.parametrize("what", ["loading", "saving"])
+def test_a_state_that_takes_longer_than_the_lease_is_not_taken_away_meanwhile(bench, monkeypatch, what):
+    """Two workers whose load outlasts the lease would take it from each other for ever."""
+    b = bench(worker={"lease_seconds": 0.2})
+    b.run_to_the_end()
+    monkeypatch.setattr(shard, "LARGE", 1)
+    monkeypatch.setattr(keeper, "LARGE", 1)
+    monkeypatch.setattr(scopes, "STATE_BYTES_A_SECOND", 10_000)
+    slow, name = (shard.Opening, "_load") if what == "loading" else (shard.Shard, "sealed")
+    real, taken = getattr(slow, name), []
+
+    def slowly(*args):
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            taken.append(MemoryStore(b.backing).lease(SHARD, "rival", 1))
+            time.sleep(0.01)
+        return real(*args)
+
+    monkeypatch.setattr(slow, name, slowly)
+    running = b.start("two")
+    running.until(lambda: running.worker.shard is not None, "the shard is its own")
+    running.until(lambda: b.backing.leases[SHARD][1] - b.backing.clock() < 0.3, "the lease is short again")
+    running.stop()
+    assert len(taken) > 10
+    assert not any(taken)
+    assert running.worker.patience.errors["fenced"] == 0
 
 
 # --- away, full ------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from fluvial.pace import Pace
 from fluvial.patience import Patience
 from fluvial.ports import Message, Sink, Source, Store
 from fluvial.publisher import Publisher
-from fluvial.shard import Opening
+from fluvial.shard import LARGE, Opening
 from fluvial.tally import Tally
 from fluvial.types import Claim, DeadLetter, Entry, Event, Outcome, Rare, Score, Trip
 from fluvial.view import INCIDENTS
@@ -72,10 +72,12 @@ class Keeper:
         publisher: Publisher,
         claim: Claim,
         partition: int | None = None,
+        stretch: Callable[[str, int], None] = lambda _shard, _size: None,
     ) -> None:
         """Give the claimed shard its state; `Opening.open` says what may be raised.
 
-        `partition`: the shard's only one; None when it has all.
+        `partition`: the shard's only one; None when it has all. `stretch`: told of a large state before it
+        is loaded or saved, which takes a while. May raise Fenced and StoreError.
         """
         self._parts = parts
         self._patience = patience
@@ -92,7 +94,8 @@ class Keeper:
         """Added partitions that are left out."""
         self._poisoned: dict[tuple[int, int], str] = {}
         self._model_errors: deque[int] = deque(maxlen=max(1, parts.settings.worker.max_model_errors))
-        self._opening = Opening(parts.settings, parts.store, parts.source, partition)
+        self._stretch = stretch
+        self._opening = Opening(parts.settings, parts.store, parts.source, partition, stretch)
         self.shard = self._persist(lambda: self._opening.open(claim))
         self._keep_opening_entries()
         tripped = self._persist(parts.store.tripped)
@@ -351,6 +354,8 @@ class Keeper:
             self._persist(self.publisher.flush)
             self._persist(lambda: parts.sink.flush(parts.settings.redis.timeout_seconds))
             entries, versions = self._journal(), dict(self._versions)
+            if self.tally.saved_bytes >= LARGE:
+                self._persist(lambda: self._stretch(shard.claim.shard, self.tally.saved_bytes))
             # Sealed once: a repeated save must be the same one, or the store takes it for a rival's.
             blob = shard.sealed(shard.sequence + 1)
             self._persist(lambda: shard.save(parts.store, blob, entries, versions))

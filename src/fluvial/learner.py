@@ -406,6 +406,7 @@ class Learner:
         self.mixture.weights = [1.0 / len(self.mixture.weights)] * len(self.mixture.weights)
         self.monitor.restart()
         self._fresh_at = self.events
+        self._snapshot = {}  # of the model that was given up
         self._make_version(
             "reset", event, decision, note, {"warmed_on": len(warm), "kept": list(self.spec.keep)}
         )

@@ -205,7 +205,7 @@ class PartitionScope(Scope):
         self.parked[partition] = why
 
     def _renew(self, keeper: Keeper) -> None:
-        shard, milliseconds = keeper.shard.claim.shard, self._lease_milliseconds
+        shard, milliseconds = keeper.shard.claim.shard, self.lease_milliseconds
         if not self.patience.persist(lambda: self.parts.store.lease(shard, self.owner, milliseconds)):
             raise Fenced(f"shard {shard}: another worker holds the lease")
 
@@ -213,7 +213,7 @@ class PartitionScope(Scope):
         """A parked shard is this worker's all the same: the group gave it, and nobody is to look for it."""
         for partition in self.parked:
             try:
-                self.parts.store.lease(shard_of(partition), self.owner, self._lease_milliseconds)
+                self.parts.store.lease(shard_of(partition), self.owner, self.lease_milliseconds)
             except StoreError:
                 return  # as above
 
@@ -224,14 +224,15 @@ class PartitionScope(Scope):
         self._renewed_at = time.monotonic()
         for keeper in list(self.keepers.values()):
             try:
-                kept = self.parts.store.lease(keeper.shard.claim.shard, self.owner, self._lease_milliseconds)
+                kept = self.parts.store.lease(keeper.shard.claim.shard, self.owner, self.lease_milliseconds)
             except StoreUnavailable:
                 return  # then nobody else gets one either
             if not kept and keeper is self._busy:
                 keeper.abandon()
 
     @property
-    def _lease_milliseconds(self) -> int:
+    def lease_milliseconds(self) -> int:
+        """Twice what the group waits for a member."""
         return 2 * self.parts.settings.kafka.session_timeout_ms
 
     # ---- what the group does -----------------------------------------------------------------
@@ -321,7 +322,7 @@ class PartitionScope(Scope):
             group=f"{settings.group}/{settings.kafka.protocol}",
             generation=self._member.generation(),
             owner=self.owner,
-            milliseconds=self._lease_milliseconds,
+            milliseconds=self.lease_milliseconds,
         )
 
     def _take(self, keeper: Keeper) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from fluvial.errors import FluvialError, OffsetLost, SourceUnavailable, StoreError
+from fluvial.errors import Fenced, FluvialError, OffsetLost, SourceUnavailable, StoreError
 from fluvial.fitness import Fitness
 from fluvial.keeper import Keeper, Parts
 from fluvial.patience import Patience
@@ -27,6 +27,8 @@ FIRST_BATCH = 16
 """Before it is known how slow the model is: five hundred slow events would look like a stuck loop."""
 BATCH_SECONDS = 0.5
 """A batch is cut so that it takes about this long at most: leases are renewed between batches."""
+STATE_BYTES_A_SECOND = 1_000_000
+"""Slowest acceptable loading or saving of a state, during which nothing else renews its lease."""
 
 
 class Scope:
@@ -90,7 +92,8 @@ class Scope:
     def open(self, claim: Claim, partition: int | None = None) -> Keeper:
         """Give a claimed shard its state, and make that durable before the first event."""
         shard, persist, self.claim = claim.shard, self.patience.persist, claim
-        keeper = Keeper(self.parts, self.patience, self.tally(shard), self.publisher(shard), claim, partition)
+        tally, publisher = self.tally(shard), self.publisher(shard)
+        keeper = Keeper(self.parts, self.patience, tally, publisher, claim, partition, self.stretch)
         if claim.head is None:
             persist(lambda: self.parts.store.forget(claim))
             keeper.shard.claim = msgspec.structs.replace(claim, published={})
@@ -108,6 +111,20 @@ class Scope:
         keeper.checkpoint()
         self.untold.clear()
         return keeper
+
+    @property
+    def lease_milliseconds(self) -> int:
+        """How long a lease lasts that is not renewed."""
+        raise NotImplementedError
+
+    def stretch(self, shard: str, size: int) -> None:
+        """Take the lease for as long as a state of `size` bytes may keep the loop. Raises Fenced, StoreError.
+
+        Two workers whose load outlasts the lease would take it from each other for ever.
+        """
+        milliseconds = self.lease_milliseconds + 1_000 * size // STATE_BYTES_A_SECOND
+        if not self.parts.store.lease(shard, self.owner, milliseconds):
+            raise Fenced(f"shard {shard}: another worker holds the lease")
 
     def reap(self) -> None:
         """Free what died in cycles, a model of an earlier claim perhaps: a walk through everything."""

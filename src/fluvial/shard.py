@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
 LARGE = 1_000_000
-"""Bytes of a checkpoint that it pays to keep from the cyclic collector once it is loaded."""
+"""Bytes of a state that takes a while: the lease is stretched for it, the cyclic collector kept off it."""
 
 
 def spec_of(settings: Settings) -> Spec:
@@ -151,13 +151,19 @@ class Opening:
     """How a claimed shard gets its state: resumed, begun, rebuilt, or refused."""
 
     def __init__(
-        self, settings: Settings, store: Store, source: Source, partition: int | None = None
+        self,
+        settings: Settings,
+        store: Store,
+        source: Source,
+        partition: int | None = None,
+        stretch: Callable[[str, int], None] = lambda _shard, _size: None,
     ) -> None:
         self._settings = settings
         self._partition = partition
         """The shard's only one; None: the shard has all."""
         self._store = store
         self._source = source
+        self._stretch = stretch
         self.entries: list[Entry] = []
         """What is to be journalled with the first checkpoint."""
 
@@ -221,6 +227,8 @@ class Opening:
         """Load the newest checkpoint that may be loaded; the settings say what happens without one."""
         refused: list[CheckpointRefused] = []
         for blob in self._blobs(claim):
+            if len(blob) >= LARGE:
+                self._stretch(claim.shard, len(blob))
             try:
                 shard = self._load(claim, topology, blob)
             except CheckpointRefused as error:

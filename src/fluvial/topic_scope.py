@@ -78,6 +78,16 @@ class TopicScope(Scope):
 
     # ---- ownership ---------------------------------------------------------------------------
 
+    @property
+    def lease_milliseconds(self) -> int:
+        """As the settings say."""
+        return int(self.parts.settings.worker.lease_seconds * 1_000)
+
+    def stretch(self, shard: str, size: int) -> None:
+        """As everywhere; and short again as soon as the loop turns."""
+        super().stretch(shard, size)
+        self._leased_until = time.monotonic()
+
     def _stand_by(self) -> None:
         """Wait until the lease is ours."""
         said, persist = None, self.patience.persist
@@ -107,7 +117,7 @@ class TopicScope(Scope):
     def _take_lease(self) -> bool:
         seconds = self.parts.settings.worker.lease_seconds
         asked = time.monotonic()
-        taken = self.parts.store.lease(SHARD, self.owner, int(seconds * 1_000))
+        taken = self.parts.store.lease(SHARD, self.owner, self.lease_milliseconds)
         self._leased_until = asked + seconds if taken else 0.0
         return taken
 
