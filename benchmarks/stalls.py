@@ -17,6 +17,7 @@ import contextlib
 import json
 import secrets
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -38,6 +39,8 @@ from fluvial.topic_scope import SHARD
 from parts import console
 from service import KEY, Service, Setup, settings
 from speed import machine
+
+sys.path.insert(0, str(parts.HERE / "peers"))  # the factory is loaded in this process, too
 
 TICK = 0.005
 SCRAPE = 0.25
