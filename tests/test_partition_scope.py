@@ -432,7 +432,7 @@ def test_a_paused_partition_has_not_fallen_silent(bench, monkeypatch):
 def spoil(bench, partition):
     """What is kept of a partition's checkpoints cannot be loaded."""
     shard = bench.backing.shards[shard_of(partition)]
-    shard.blobs[:] = [bytes(blob[:-1]) + b"!" for blob in shard.blobs]
+    shard.blobs[:] = [blob[:-1] + bytes([blob[-1] ^ 1]) for blob in shard.blobs]
 
 
 def test_a_shard_that_needs_a_person_is_parked_and_the_others_go_on(bench):
