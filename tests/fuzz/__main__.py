@@ -81,7 +81,10 @@ def fuzz(read: argparse.Namespace, console: Console) -> Result:
                 if episode is None:
                     left -= 1
                     continue
+                before = len(result.findings)
                 result.add(*episode)
+                for finding in result.findings[before:]:  # at once: the end may be half an hour away
+                    console.print(json.dumps(finding), highlight=False, markup=False, soft_wrap=True)
                 now = result.told()
                 progress.update(task, completed=now["payloads"], rate=now["rate"])
                 if not console.is_terminal and time.monotonic() - said > SAID_SECONDS:
