@@ -2,7 +2,10 @@
 
 import json
 import logging
+import platform
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -201,3 +204,37 @@ def test_a_topic_that_is_not_there_is_said(settings, capsys, monkeypatch, root):
     monkeypatch.setenv("FLUVIAL__KAFKA__TOPIC", "not-there")
     assert main(["run", settings]) == 1
     assert "fluvial run: topic 'not-there' does not exist" in capsys.readouterr().err
+
+
+ARENAS = """
+import ctypes, sys, threading
+from fluvial import app
+if sys.argv[1] == "one":
+    app.one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+gate = threading.Barrier(8)
+def allocate():
+    gate.wait()
+    for _ in range(10_000):
+        libc.malloc(ctypes.c_size_t(100))
+    gate.wait()
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.fdopen.restype = ctypes.c_void_p
+stream = libc.fdopen(1, b"w")
+libc.malloc_info(0, ctypes.c_void_p(stream))
+libc.fflush(ctypes.c_void_p(stream))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+def test_threads_share_one_heap():
+    heaps = {}
+    for wanted in ("one", "many"):
+        done = subprocess.run(
+            [sys.executable, "-c", ARENAS, wanted], capture_output=True, text=True, timeout=60, check=True
+        )
+        heaps[wanted] = done.stdout.count("<heap nr=")
+    assert heaps["one"] == 1 < heaps["many"]

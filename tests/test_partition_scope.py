@@ -78,8 +78,8 @@ class Bench:
             self.topic.append(value, partition=number % PARTITIONS)
         self.fed += count
 
-    def start(self, name, store=None, instance=""):
-        running = Running(self, name, store or MemoryStore(self.backing), instance)
+    def start(self, name, store=None, instance="", source=MemoryMember):
+        running = Running(self, name, store or MemoryStore(self.backing), instance, source)
         self.running.append(running)
         return running
 
@@ -117,8 +117,8 @@ class Bench:
 class Running:
     """A member in a thread."""
 
-    def __init__(self, bench, name, store, instance):
-        self.source = MemoryMember(bench.group, name, instance)
+    def __init__(self, bench, name, store, instance, source):
+        self.source = source(bench.group, name, instance)
         self.worker = Worker(bench.settings, self.source, bench.sink, store, name)
         self.group, self.raised = bench.group, None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -490,6 +490,28 @@ def test_an_offset_that_left_the_log_parks_its_partition(bench):
     bench.until(lambda: bench.offsets() == [500, 500, 500, 250], "the others' ends")
     assert two.worker.scope.parked[3].startswith("OffsetLost: ")
     two.stop()
+
+
+def test_what_was_read_before_a_partition_was_lost_and_given_again_is_not_folded_twice(bench):
+    """Both within one poll: its records are of the claim before, and come again under the next one."""
+
+    class Jolted(MemoryMember):
+        jolts = 3
+
+        def poll(self, limit, seconds):
+            messages = super().poll(limit, seconds)
+            if messages and self.jolts:
+                self.jolts -= 1
+                self._members.leave(self)
+                self._serve()
+            return messages
+
+    bench.feed(1_000)
+    one = bench.start("one", source=Jolted)
+    bench.until_folded()
+    assert one.source.jolts == 0
+    one.stop()
+    bench.assert_as_undisturbed()
 
 
 # ---- a name that the group refuses -----------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import faulthandler
 import logging
 import os
@@ -23,8 +25,20 @@ from fluvial.worker import Worker
 
 log = logging.getLogger("fluvial")
 
+M_ARENA_MAX = -8
+"""As in glibc's malloc.h."""
 STUCK_SECONDS = 60.0
 """Above this long without a turn of the loop the process is ended: a supervisor starts it again, exactly."""
+
+
+def one_arena() -> None:
+    """Let all threads share one heap, where the C library is glibc.
+
+    Else each thread of the Kafka client gets its own, what one frees another cannot use, and resident
+    memory rises by about a megabyte an hour, for ever. Call it before there are threads.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 class App:
@@ -97,6 +111,7 @@ class Watchdog(threading.Thread):
 
 def run(settings: Settings, stuck_seconds: float = STUCK_SECONDS) -> None:
     """Run one service in the foreground until SIGTERM or SIGINT; a second one ends it at once."""
+    one_arena()
     app = App(settings)
     watchdog = Watchdog(app.worker, settings.worker.grace_seconds, stuck_seconds)
     watchdog.start()

@@ -87,9 +87,10 @@ class PartitionScope(Scope):
         except (OffsetLost, SourceUnavailable) as report:
             self._reported(report)
             messages = ()
-        self._follow(self._member.changes())
+        claimed = self._follow(self._member.changes())
         for partition, share in by_partition(messages).items():
-            self._fold(partition, share)
+            if partition not in claimed:  # read under the claim before; it is read again under this one
+                self._fold(partition, share)
         self._housekeep()
 
     @property
@@ -272,8 +273,8 @@ class PartitionScope(Scope):
         self.patience.reports.clear()
         self.survey.forget()
 
-    def _follow(self, changes: Changes) -> None:
-        """Drop what was lost, claim what was given."""
+    def _follow(self, changes: Changes) -> Collection[int]:
+        """Drop what was lost, claim what was given; returns what was claimed."""
         for partition in changes.lost:
             self._wanted.pop(partition, None)
             self.parked.pop(partition, None)
@@ -287,6 +288,7 @@ class PartitionScope(Scope):
         if claimed:
             self.reap()
             self.settle()
+        return claimed
 
     def _claim(self, partition: int) -> bool:
         """Become the writer of a partition's shard and load it; False when it is not ours after all."""

@@ -216,6 +216,12 @@ STATE = [
 
 FENCES = [
     mutant(
+        "records-of-the-claim-before",
+        "a partition that was lost and given again within one poll: its records are folded, and come again",
+        [("partition_scope.py", "if partition not in claimed:", "if True:")],
+        "test_partition_scope.py::test_what_was_read_before_a_partition_was_lost_and_given_again_is_not_folded_twice",
+    ),
+    mutant(
         "load-without-fence",
         "a worker that stood still between claim and load takes its rival's checkpoint for a broken one",
         [("adapters/redis.py", "if claim is not None and (epoch, token)", "if False and (epoch, token)")],
