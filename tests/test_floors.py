@@ -14,6 +14,7 @@ FLOORS = [
     {"codec", "models", "mixture", "drift", "evaluation", "streams", "breaker"},
     {"policies", "ledger", "lineage", "memory"},
     {"crew", "checkpoint"},
+    {"reactions"},
     {"learner"},
     {"adapters"},
     {"scoring"},
