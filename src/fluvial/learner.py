@@ -78,6 +78,7 @@ class Learner(Reactions):
         """Rare happenings since genesis: `drift:error`, `reaction:reset`, `non-finite` and so on."""
         self._fresh_at: int = state["fresh_at"]
         self._streak: int = state["streak"]
+        self._resume_reactions(state.get("reactions", {}))
         self._sick: tuple[int, ...] = ()
         """Champions whose answer to the present event was not finite."""
         self._snapshot: Mapping[str, bytes] = state["snapshot"]
@@ -142,7 +143,7 @@ class Learner(Reactions):
 
     def _calm(self) -> int:
         """How many events may come before the one that ends a block, a period or a snapshot's interval."""
-        if self._streak or self.spec.weighted:
+        if self._streak or self.spec.weighted or self._trial is not None:
             return 0
         until = min(CLOCK - len(self._rows), SNAPSHOT_EVERY - self.events % SNAPSHOT_EVERY)
         if self._period:
@@ -211,6 +212,8 @@ class Learner(Reactions):
         rows.append((event.x, y, event.weight, answer, choice))
         if len(answers) > 1:
             mixture.reweigh(y, answers, answer)
+        if self._trial is not None:
+            self._compare(event, y, answers)
         if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
         elif self._period and self.events % self._period == 0:
@@ -258,6 +261,7 @@ class Learner(Reactions):
         self.mixture = self._crew.beginners(self.events)
         self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
         self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
+        self._resume_reactions({})
         # No event made it: the last one that was lost stands for it, and when that was is not known.
         last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("events-lost", last, None, note, {"events": lost})
@@ -308,6 +312,8 @@ class Learner(Reactions):
             else:
                 for member in self.mixture.members:
                     member.teach(x, y)
+            if self._trial is not None:
+                self._trial.member.teach(x, y, **({"w": event.weight} if self.spec.weighted else {}))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # as above
@@ -413,4 +419,5 @@ class Learner(Reactions):
             "fresh_at": self._fresh_at,
             "streak": self._streak,
             "snapshot": dict(self._snapshot),
+            "reactions": self._reactions_state(),
         }
