@@ -1,14 +1,15 @@
 """What each reaction to drift is worth: the fold itself, in memory, on streams with known change points.
 
-For each stream, model and seed the same events go through four folds: `observe` (the model learns
-and nothing reacts), `oracle` (a fresh model at each true drift, which nobody can have), `reset` and
-`reweight`. A row's *gap* is how many errors the oracle saves over `observe` in the 5,000 events after
-each drift; the *share regained* is how much of the summed gap a policy wins back, pooled over rows.
-Rows with a gap of under 50 errors a drift are left out of the share, and counted: a share of next to
-nothing says nothing.
+For each stream, model and seed the same events go through a fold for each policy by name, with its
+defaults, and through two more: `observe` (the model learns and nothing reacts) and `oracle` (a fresh model
+at each true drift, which nobody can have). A row's *gap* is how many errors the oracle saves over
+`observe` in the 5,000 events after each drift; the *share regained* is how much of the summed gap a policy
+wins back, pooled over rows. Rows with a gap of under 50 errors a drift are left out of the share, and
+counted: a share of next to nothing says nothing.
 
     python benchmarks/learning.py                        everything (tens of minutes on two cores)
     python benchmarks/learning.py --seeds 101 --models tree --streams sine,agrawal
+    python benchmarks/learning.py --policies reset,reweight --resume     what the file's rows do not have yet
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import gzip
 import json
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -47,9 +50,22 @@ SEEDS = (101, 102, 103, 104, 105)
 MODELS = ("linear", "bayes", "tree")
 APART = ("adaptive-tree",)
 """Answers drift by itself: reported, and not in the pooled share."""
-POLICIES = ("observe", "oracle", "reset", "reweight")
 MODEL_SEED = 1
-REACTIONS = ("reset", "reweight")
+SETTINGS: dict[str, PolicySettings] = {
+    "reset": PolicySettings(name="reset"),
+    "refit": PolicySettings(name="refit"),
+    "challenger": PolicySettings(name="challenger"),
+    "recall": PolicySettings(name="recall"),
+    "scheduled": PolicySettings(name="scheduled", interval_events=2_000),
+    "ladder": PolicySettings(name="ladder"),
+    "reweight": PolicySettings(name="reweight"),
+}
+"""Every policy that does something, with its defaults."""
+REACTIONS = tuple(SETTINGS)
+POLICIES = ("observe", "oracle", *REACTIONS)
+SMOOTH, SETTLED, NEAR = 250, 1_500, 0.01
+"""Recovered: the loss of so many events, over all of a row's drifts, is within so much of its settled level,
+which is the mean of the last so many events of the window."""
 WINDOW = 5_000
 """Events after a drift in which points are regained or not."""
 LEAST_GAP = 50
@@ -82,6 +98,8 @@ class Row:
     """Loss that the oracle saves in the windows, summed."""
     regained: dict[str, float] = field(default_factory=dict)
     """Loss that each reaction saves in the windows, summed."""
+    recovery: dict[str, int] = field(default_factory=dict)
+    """Events after a drift until a policy is near its settled level; `WINDOW` where it never is."""
     seconds: dict[str, float] = field(default_factory=dict)
     reactions: dict[str, int] = field(default_factory=dict)
 
@@ -136,21 +154,29 @@ def run_policy(
     """Loss of every event under a policy, prequentially, and how many reactions there were."""
     lanes = PRESETS[model](schema, MODEL_SEED)
     blanks = {name: dumps(lane) for name, lane in lanes.items()}
-    name = policy if policy in REACTIONS else "observe"
-    chosen = make_policy(PolicySettings(name=name))  # type: ignore[arg-type]  # one of the literal names
+    chosen = make_policy(SETTINGS.get(policy, PolicySettings(name="observe")))
     spec = Spec(task=schema.label.task, size=schema.label.size, policy=chosen, dump=dumps, load=loads)
-    fresh_at = frozenset(drifts) if policy == "oracle" else frozenset()
+    cuts = [0, *(drifts if policy == "oracle" else ()), len(events)]
     regression = schema.label.task is Task.REGRESSION
     losses: list[float] = []
-    learner = Learner.genesis(spec, blanks, {0: 0})
-    for event in events:
-        if event.offset in fresh_at:
-            learner = Learner.genesis(spec, blanks, {0: event.offset})
-        outcome = learner.step(event)
-        y = float(event.y)  # type: ignore[arg-type]  # every event here has a label
-        losses.append(abs(outcome.answer[0] - y) if regression else float(outcome.choice != y))
+    for start, end in pairwise(cuts):
+        learner = Learner.genesis(spec, blanks, {0: start})
+        stretch = events[start:end]
+        for event, outcome in zip(stretch, learner.steps(stretch), strict=True):
+            y = float(event.y)  # type: ignore[arg-type]  # every event here has a label
+            losses.append(abs(outcome.answer[0] - y) if regression else float(outcome.choice != y))
     reactions = sum(n for what, n in learner.counts.items() if what.startswith("reaction:"))
     return losses, reactions
+
+
+def recovery(losses: Sequence[float], drifts: Sequence[int]) -> int:
+    """Events after a drift until the loss is near the level where it settles, over all drifts together."""
+    sums = [0.0, *accumulate(map(sum, zip(*(losses[at : at + WINDOW] for at in drifts), strict=False)))]
+    length = len(sums) - 1
+    settled = (sums[length] - sums[length - SETTLED]) / SETTLED
+    near = settled + NEAR * len(drifts)
+    ends = (end for end in range(SMOOTH, length + 1) if (sums[end] - sums[end - SMOOTH]) / SMOOTH <= near)
+    return next(ends, WINDOW)
 
 
 def no_change(events: Sequence[Event], task: Task) -> float:
@@ -162,25 +188,27 @@ def no_change(events: Sequence[Event], task: Task) -> float:
     return sum(a != b for a, b in pairs) / len(pairs)
 
 
-def run(job: Job, data: Path) -> Row:
-    """All policies over the same events."""
+def run(job: Job, data: Path, policies: Sequence[str]) -> Row:
+    """These policies over the same events."""
     schema, events, drifts, kind = events_of(job, data)
     row = Row(job.stream, job.model, job.seed, kind, len(events), len(drifts))
     row.loss["no-change"] = no_change(events, schema.label.task)
     in_windows: dict[str, float] = {}
-    for policy in POLICIES if drifts else ("observe", *REACTIONS):
+    for policy in policies if drifts else [name for name in policies if name != "oracle"]:
         start = time.perf_counter()
         losses, row.reactions[policy] = run_policy(schema, events, job.model, policy, drifts)
         row.seconds[policy] = round(time.perf_counter() - start, 3)
         row.loss[policy] = sum(losses) / len(losses)
         in_windows[policy] = sum(sum(losses[at : at + WINDOW]) for at in drifts)
+        if drifts and schema.label.task is not Task.REGRESSION:
+            row.recovery[policy] = recovery(losses, drifts)
     if drifts:
         row.gap = in_windows["observe"] - in_windows["oracle"]
-        row.regained = {policy: in_windows["observe"] - in_windows[policy] for policy in REACTIONS}
+        row.regained = {policy: in_windows["observe"] - saved for policy, saved in in_windows.items()}
     return row
 
 
-def _run(task: tuple[Job, Path]) -> Row | str:
+def _run(task: tuple[Job, Path, Sequence[str]]) -> Row | str:
     """The row, or why there is none: one that fails must not cost the others."""
     try:
         return run(*task)
@@ -188,12 +216,18 @@ def _run(task: tuple[Job, Path]) -> Row | str:
         return f"{task[0]}: {error}"
 
 
+def joined(one: Row, other: Row) -> Row:
+    """One row with the policies of both runs of it; `observe` and `oracle` are in each."""
+    parts = ("loss", "regained", "recovery", "seconds", "reactions")
+    return replace(one, **{part: {**getattr(one, part), **getattr(other, part)} for part in parts})
+
+
 # --- what it comes to ------------------------------------------------------------------------------
 
 
 def share(rows: Iterable[Row], policy: str) -> float | None:
     """Part of the summed gap that a policy won back; None without a row that counts."""
-    counted = [row for row in rows if row.counts]
+    counted = [row for row in rows if row.counts and policy in row.regained]
     gap = sum(row.gap for row in counted)
     return sum(row.regained[policy] for row in counted) / gap if gap else None
 
@@ -223,11 +257,59 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     still = [row for row in rows if row.kind in {"none", "slow"}]
     lost = {
         kind: {
-            p: max(100 * (r.loss[p] - r.loss["observe"]) for r in still if r.kind == kind) for p in REACTIONS
+            p: max(
+                (100 * (r.loss[p] - r.loss["observe"]) for r in still if r.kind == kind and p in r.loss),
+                default=None,
+            )
+            for p in REACTIONS
         }
         for kind in dict.fromkeys(row.kind for row in still)
     }
-    return {"share regained": shares, "points lost without drift, worst row": lost}
+    return {
+        "policies": {policy: figures(rows, policy) for policy in POLICIES},
+        "share regained": shares,
+        "points lost without drift, worst row": lost,
+    }
+
+
+def gains(rows: Iterable[Row], policy: str) -> list[float]:
+    """Points of accuracy over `observe`, row by row."""
+    return [100 * (row.loss["observe"] - row.loss[policy]) for row in rows if policy in row.loss]
+
+
+def figures(rows: Sequence[Row], policy: str) -> dict[str, float | None]:
+    """What a policy is worth in five numbers; classification, models that do not react by themselves."""
+    rows = [row for row in rows if row.model not in APART and row.stream != "friedman"]
+    drifting = [row for row in rows if row.drifts]
+    still = gains([row for row in rows if row.kind == "none"], policy)
+    slow = gains([row for row in rows if row.kind == "slow"], policy)
+    real = gains([row for row in rows if row.kind == "real"], policy)
+    gained = gains(drifting, policy)
+    recovered = [row.recovery[policy] for row in drifting if row.counts and policy in row.recovery]
+    times = [row.seconds[policy] / row.seconds["observe"] for row in rows if policy in row.seconds]
+    return {
+        "regained share": share(drifting, policy),
+        "mean gain": statistics.fmean(gained) if gained else None,
+        "worst without drift": max([0.0, *(-gain for gain in still)]) if still else None,
+        "worst where it changes slowly": max([0.0, *(-gain for gain in slow)]) if slow else None,
+        "worst on real streams": max([0.0, *(-gain for gain in real)]) if real else None,
+        "events to recover, median": statistics.median(recovered) if recovered else None,
+        "time against observe, median": statistics.median(times) if times else None,
+    }
+
+
+def shown_policies(rows: Sequence[Row]) -> Table:
+    """The one table: a line per policy."""
+    table = Table(title="what each policy is worth", title_justify="left")
+    for name in ("policy", "regained", "mean gain", "worst still", "slow", "real", "recovers", "time"):
+        table.add_column(name, justify="left" if name == "policy" else "right")
+    formats = ("{:.1%}", "{:+.2f}", "{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
+    for policy in POLICIES:
+        values = figures(rows, policy).values()
+        cells = ["" if v is None else form.format(v) for form, v in zip(formats, values, strict=True)]
+        if any(cells):
+            table.add_row(policy, *cells)
+    return table
 
 
 def shown_shares(rows: Sequence[Row]) -> Table:
@@ -275,6 +357,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=_numbers, default=SEEDS, help="default: 101 to 105")
     parser.add_argument("--models", type=_names, default=(*MODELS, *APART), help="default: %(default)s")
     streams = (*(s.name for s in DRIFTING), *(s.name for s in STEADY), "friedman", *REAL)
+    parser.add_argument("--policies", type=_names, default=REACTIONS, help="default: %(default)s")
     parser.add_argument("--streams", type=_names, default=streams, help="default: all, elec2 and weather")
     parser.add_argument(
         "--data",
@@ -310,7 +393,8 @@ def jobs(options: argparse.Namespace, console: Console) -> list[Job]:
         models = [model for model in options.models if not (regression and model == "bayes")]
         seeds = options.seeds[:1] if stream in REAL else options.seeds
         made += [Job(stream, model, seed) for model in models for seed in seeds]
-    return made
+    # Seed by seed: a run that is cut short has whole seeds.
+    return sorted(made, key=lambda job: options.seeds.index(job.seed))
 
 
 def kept(options: argparse.Namespace) -> list[Row]:
@@ -330,8 +414,13 @@ def main() -> None:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 120)  # a log takes the whole table
     rows, failed = kept(options), list[str]()
-    done = {Job(row.stream, row.model, row.seed) for row in rows}
-    todo = [(job, options.data) for job in jobs(options, console) if job not in done]
+    done = {Job(row.stream, row.model, row.seed): row for row in rows}
+    wanted = [name for name in POLICIES if name in {"observe", "oracle", *options.policies}]
+    todo = [
+        (job, options.data, wanted)
+        for job in jobs(options, console)
+        if job not in done or not {*wanted} - {"oracle"} <= {*done[job].loss}
+    ]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     context = multiprocessing.get_context("spawn")
     with context.Pool(options.processes) as pool, Progress(*columns, console=console) as progress:
@@ -340,7 +429,9 @@ def main() -> None:
             if isinstance(result, str):
                 failed.append(result)
             else:
-                rows.append(result)
+                job = Job(result.stream, result.model, result.seed)
+                done[job] = joined(done[job], result) if job in done else result
+                rows = list(done.values())
                 write(options.json, rows, failed)
             progress.advance(bar)
     order = {name: i for i, name in enumerate((*STREAMS, *REAL))}
@@ -348,6 +439,7 @@ def main() -> None:
     write(options.json, rows, failed)
     console.print(shown_rows(rows))
     console.print(shown_shares(rows))
+    console.print(shown_policies(rows))
     lost = summary(rows)["points lost without drift, worst row"]
     console.print(f"points lost without drift, worst row (below 0: gained): {lost}")
     console.print(f"written to {options.json}")

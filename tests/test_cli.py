@@ -102,7 +102,7 @@ def test_wrong_usage_is_two(tmp_path):
 
 def test_what_init_writes_passes_the_check(here):
     done = fluvial(here, "check", "--offline")
-    assert (done.returncode, done.stdout.count("ok ")) == (0, 3)
+    assert (done.returncode, done.stdout.count("ok ")) == (0, 4)
 
 
 def test_a_factory_beside_the_settings_is_found(here):
@@ -112,7 +112,27 @@ def test_a_factory_beside_the_settings_is_found(here):
     assert json.loads(done.stdout) == [
         {"check": "model", "faults": []},
         {"check": "model replays in another process", "faults": []},
+        {"check": "policy", "faults": []},
     ]
+
+
+def test_a_policy_that_fails_somewhere_is_a_fault_that_says_where(here):
+    (here / "mine.py").write_text(
+        "class Mine:\n    def __call__(self, standing):\n        return [standing.signals[0]]\n"
+    )
+    done = fluvial(here, "check", "--offline", FLUVIAL__POLICY__FACTORY="mine:Mine")
+    assert done.returncode == 1
+    assert "fault  policy: raised IndexError" in done.stdout
+    assert "no signal" in done.stdout
+    assert "returned a Signal among its decisions" in done.stdout
+
+
+def test_a_half_life_for_a_model_without_weights_is_a_fault(here):
+    done = fluvial(
+        here, "check", "--offline", FLUVIAL__POLICY__HALF_LIFE="100.0", FLUVIAL__MODEL__PRESET="bayes"
+    )
+    assert done.returncode == 1
+    assert "policy.half_life: lane 'bayes' takes no sample weight" in done.stdout
 
 
 def test_an_unseeded_forest_is_a_fault_that_says_what_to_change(here):

@@ -455,7 +455,7 @@ def annotation(name: str, shown: str, expr: str, title: str, *, enable: bool = T
 def marks() -> list[Json]:
     """What happened, drawn over every panel."""
     signal = f"fluvial_last_drift_signal_timestamp_seconds{{{OF},kind="
-    reaction = f'fluvial_last_reaction_timestamp_seconds{{{OF},action=~"reset|promotion"}}'
+    reaction = f'fluvial_last_reaction_timestamp_seconds{{{OF},action=~"reset|refit|recall|promotion"}}'
     version = f'fluvial_last_version_timestamp_seconds{{{OF},cause!="restart"}}'
     return [
         annotation("Drifts", RED, signal + '"drift"}', "Drift: {{plane}}"),

@@ -9,6 +9,8 @@ import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
 from fluvial.mixture import ALPHA, Member, Mixture, only_hard_labels, reader
+from fluvial.models import takes_weight
+from fluvial.models.leaves import forget_leaves
 from fluvial.ports import Policy
 from fluvial.types import Task
 
@@ -32,6 +34,8 @@ class Spec(msgspec.Struct, frozen=True):
     """Events carry a sample weight, and the model takes it."""
     keep: tuple[str, ...] = ()
     """Pipeline steps that survive a reset."""
+    part: str = "all"
+    """What a reset replaces: `all`, the `last-step` of a pipeline, or a tree's `leaves`."""
     warm: bool = True
     """A fresh model after a reset learns the events since the change."""
 
@@ -43,6 +47,7 @@ class Crew:
         self._spec = spec
         self.blanks = blanks
         self._hard = {lane: only_hard_labels(spec.load(blank)) for lane, blank in blanks.items()}
+        self.takes_weight = {lane: takes_weight(spec.load(blank)) for lane, blank in blanks.items()}
 
     def member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
         """Make a member of `model`; `born` is the fold's count of events when `model` had learned none."""
@@ -54,10 +59,14 @@ class Crew:
         return self.member(lane, champion, born, self._spec.load(self.blanks[lane]))
 
     def fresh(self, old: Member, born: int) -> Member:
-        """Make a blank member in the place of `old`, with the pipeline steps that the settings keep."""
+        """Make a blank member in the place of `old`, with what the settings keep of it."""
+        if self._spec.part == "leaves":
+            model = self._spec.load(self._spec.dump(old.model))
+            if forget_leaves(model):
+                return self.member(old.lane, old.champion, born, model)
         model = self._spec.load(self.blanks[old.lane])
         steps, old_steps = getattr(model, "steps", None), getattr(old.model, "steps", {})
-        for name in self._spec.keep:
+        for name in list(old_steps)[:-1] if self._spec.part == "last-step" else self._spec.keep:
             if steps is not None and name in steps and name in old_steps:
                 steps[name] = old_steps[name]
                 model._plan = None  # noqa: SLF001 - River caches the route through the steps

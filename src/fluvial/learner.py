@@ -10,32 +10,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.ledger import Ledger
-from fluvial.lineage import Lineage, told
+from fluvial.lineage import Lineage
 from fluvial.memory import Memory, Row
-from fluvial.mixture import Member, Mixture, NonFiniteAnswer, uniform
-from fluvial.policies import STORM_WINDOW
+from fluvial.mixture import Mixture, NonFiniteAnswer, uniform
+from fluvial.reactions import Note as _Note
+from fluvial.reactions import Reactions
 from fluvial.types import (
-    Action,
     Answer,
-    Decision,
-    Entry,
     Event,
     Label,
     Outcome,
     PartitionLedger,
     Rare,
-    Retired,
-    Signal,
-    Standing,
     Task,
-    Version,
 )
 
 FORMAT = 1
@@ -52,27 +44,6 @@ TRIES = 20
 """To look between two turns, which last microseconds; after so many a number one block off is fine."""
 
 
-class _Note:
-    """What one step has to say beside its answer, while it is being gathered."""
-
-    def __init__(self, signals: Sequence[Signal] = ()) -> None:
-        self.signals = signals
-        self.versions: list[Version] = []
-        self.entries: list[Entry] = []
-        self.retired: list[Retired] = []
-
-    def rare(self) -> Rare | None:
-        """Freeze it; None when there is nothing to say."""
-        if not (self.signals or self.versions or self.entries or self.retired):
-            return None
-        return Rare(
-            signals=tuple(self.signals),
-            versions=tuple(self.versions),
-            entries=tuple(self.entries),
-            retired=tuple(self.retired),
-        )
-
-
 def _both(one: Rare | None, other: Rare | None) -> Rare | None:
     """What both have to say."""
     if one is None or other is None:
@@ -85,7 +56,7 @@ def _both(one: Rare | None, other: Rare | None) -> Rare | None:
     )
 
 
-class Learner:
+class Learner(Reactions):
     """The state of one shard and its step."""
 
     def __init__(self, spec: Spec, state: Mapping[str, Any]) -> None:
@@ -107,6 +78,7 @@ class Learner:
         """Rare happenings since genesis: `drift:error`, `reaction:reset`, `non-finite` and so on."""
         self._fresh_at: int = state["fresh_at"]
         self._streak: int = state["streak"]
+        self._resume_reactions(state.get("reactions", {}))
         self._sick: tuple[int, ...] = ()
         """Champions whose answer to the present event was not finite."""
         self._snapshot: Mapping[str, bytes] = state["snapshot"]
@@ -171,7 +143,7 @@ class Learner:
 
     def _calm(self) -> int:
         """How many events may come before the one that ends a block, a period or a snapshot's interval."""
-        if self._streak or self.spec.weighted:
+        if self._streak or self.spec.weighted or self._trial is not None:
             return 0
         until = min(CLOCK - len(self._rows), SNAPSHOT_EVERY - self.events % SNAPSHOT_EVERY)
         if self._period:
@@ -240,6 +212,8 @@ class Learner:
         rows.append((event.x, y, event.weight, answer, choice))
         if len(answers) > 1:
             mixture.reweigh(y, answers, answer)
+        if self._trial is not None:
+            self._compare(event, y, answers)
         if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
         elif self._period and self.events % self._period == 0:
@@ -287,6 +261,7 @@ class Learner:
         self.mixture = self._crew.beginners(self.events)
         self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
         self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
+        self._resume_reactions({})
         # No event made it: the last one that was lost stands for it, and when that was is not known.
         last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("events-lost", last, None, note, {"events": lost})
@@ -337,6 +312,8 @@ class Learner:
             else:
                 for member in self.mixture.members:
                     member.teach(x, y)
+            if self._trial is not None:
+                self._trial.member.teach(x, y, **({"w": event.weight} if self.spec.weighted else {}))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # as above
@@ -356,115 +333,6 @@ class Learner:
                 break
             give_way()
         return seen.metrics((y, answer) for _, y, _, answer, _ in rows)
-
-    @property
-    def _before_this_event(self) -> int:
-        """Labelled events without the present one, which will be a new member's first."""
-        return max(0, self.events - 1)
-
-    # ---- reactions ---------------------------------------------------------------------------
-
-    def _react(self, event: Event, signals: Sequence[Signal]) -> _Note:
-        """Ask the policy and carry out what it decides."""
-        note = _Note(signals)
-        for signal in signals:
-            self.counts[f"{signal.kind}:{signal.plane}"] += 1
-            note.entries.append(self._entry(signal.kind, event, told(signal)))
-        for decision in self.spec.policy(self.standing(signals)):
-            turn = decision.action is Action.RESTART and decision.signal is None
-            self.counts["turns" if turn else f"reaction:{decision.action}"] += 1
-            if decision.action is Action.HOLD:
-                note.entries.append(self._entry("hold", event, {"because": decision.because}))
-            elif decision.action is Action.RESET:
-                self._reset(event, decision, note)
-            elif decision.action is Action.RESTART:
-                self._restart(event, decision, note)
-            else:
-                self._promote(event, decision, note)
-        return note
-
-    def standing(self, signals: Sequence[Signal] = ()) -> Standing:
-        """Everything a policy may look at."""
-        return Standing(
-            events=self.events,
-            since_reaction=self.lineage.since_reaction(self.events),
-            recent_reactions=self.lineage.recent(self.events, STORM_WINDOW),
-            signals=tuple(signals),
-            members=self.mixture.standings(self.events),
-        )
-
-    def _reset(self, event: Event, decision: Decision, note: _Note) -> None:
-        """Replace every member by a fresh one, taught what came since the change."""
-        self._retire(note)
-        since = decision.signal.since if decision.signal is not None else self.events
-        # The current event is in memory already and is learned right after this.
-        warm = self.memory.newest(self.events - since)[:-1] if self.spec.warm else []
-        for index, old in enumerate(self.mixture.members):
-            fresh = self._crew.fresh(old, self._before_this_event)
-            self._teach(fresh, warm, event)
-            self.mixture.members[index] = fresh
-        self.mixture.weights = [1.0 / len(self.mixture.weights)] * len(self.mixture.weights)
-        self.monitor.restart()
-        self._fresh_at = self.events
-        self._snapshot = {}  # of the model that was given up
-        self._make_version(
-            "reset", event, decision, note, {"warmed_on": len(warm), "kept": list(self.spec.keep)}
-        )
-
-    def _restart(self, event: Event, decision: Decision, note: _Note) -> None:
-        """Start a challenger afresh, in the lane that leads now."""
-        weights = zip(self.mixture.weights, self.mixture.members, strict=True)
-        lane = max(((w, m.lane) for w, m in weights if m.champion), key=lambda pair: pair[0])[1]
-        self.mixture.members[decision.member] = self._crew.blank(lane, self._before_this_event)
-        self.mixture.demote(decision.member)
-        if decision.signal is not None:
-            self._make_version("restart", event, decision, note, {"member": decision.member, "lane": lane})
-
-    def _promote(self, event: Event, decision: Decision, note: _Note) -> None:
-        """Make a challenger the champion of its lane; a fresh challenger takes its place."""
-        members, weights = self.mixture.members, self.mixture.weights
-        lane, k = members[decision.member].lane, decision.member
-        champion = next(i for i, m in enumerate(members) if m.champion and m.lane == lane)
-        self._retire(note)
-        members[k].champion = True
-        members[champion] = members[k]
-        weights[champion] = weights[k]
-        members[k] = self._crew.blank(lane, self._before_this_event)
-        self.mixture.demote(k)
-        age = self.events - members[champion].born
-        self._make_version("promotion", event, decision, note, {"lane": lane, "age": age})
-
-    def _make_version(
-        self, cause: str, event: Event, decision: Decision | None, note: _Note, detail: Mapping[str, Any]
-    ) -> None:
-        because = {"because": decision.because} if decision is not None else {}
-        signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
-        metrics = self.metrics()["fading"]
-        version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
-        self._version = version.number
-        self.lineage.reacted(self.events)
-        note.versions.append(version)
-        note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
-
-    def _retire(self, note: _Note) -> None:
-        """Keep what answers now, so that it can be brought back."""
-        blob = self.spec.dump({m.lane: m.model for m in self.mixture.members if m.champion})
-        note.retired.append(Retired(version=self.lineage.current, blob=blob))
-
-    # ---- members -----------------------------------------------------------------------------
-
-    def _teach(self, member: Member, rows: Sequence[Any], event: Event) -> None:
-        try:
-            for x, y, weight in rows:
-                if self.spec.weighted:
-                    member.teach(x, y, w=weight)
-                else:
-                    member.teach(x, y)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # as above
-            raise ModelError(event.partition, event.offset, "warm", error) from error
-        member.born -= len(rows)
 
     # ---- non-finite answers ------------------------------------------------------------------
 
@@ -515,11 +383,6 @@ class Learner:
         """Losses since the model was fresh: earlier ones belong to another model."""
         return self.memory.losses(self.events - self._fresh_at)
 
-    def _entry(self, kind: str, event: Event, detail: Mapping[str, Any]) -> Entry:
-        return Entry(
-            kind=kind, partition=event.partition, offset=event.offset, time=event.time, detail=detail
-        )
-
     def probe(self, dumped: bytes) -> list[Answer]:
         """Ask copies of the members about the newest events. `dumped`: the members, as in the state.
 
@@ -556,4 +419,5 @@ class Learner:
             "fresh_at": self._fresh_at,
             "streak": self._streak,
             "snapshot": dict(self._snapshot),
+            "reactions": self._reactions_state(),
         }

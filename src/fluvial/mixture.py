@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fluvial.fused import Ask, Teach, fuse
+from fluvial.fused import Ask, Combine, Reweigh, Teach, fuse, pair_mix
 from fluvial.types import Answer, Feature, Label, MemberStanding, Task
 
 ETA = 0.7
@@ -151,12 +151,21 @@ class Mixture:
         """Regression: fading mean of the mixture's squared error; 0 before the first label."""
         self._floor = min(0.01, 1.0 / (2 * size))
         self._lanes = sum(member.champion for member in members)
+        self._fast: tuple[Combine, Reweigh] | None = None
+        self._fast_for = 0
+        """How many members the generated code is for; it may be none for so many."""
 
     def combine(self, answers: Sequence[Answer | None]) -> Answer | None:
         """Mix the members' answers by weight; those that could not predict are left out."""
         if len(answers) == 1:
             return answers[0]
         if self.size == 2:
+            fast = self._fast if len(answers) == self._fast_for else self._go_fast(len(answers))
+            if fast is not None:
+                try:
+                    return fast[0](self.weights, answers)
+                except (TypeError, ZeroDivisionError):
+                    pass  # a member without an answer, or no weight on any
             return self._combine_pairs(answers)
         total = 0.0
         sums = [0.0] * self.size
@@ -167,6 +176,12 @@ class Mixture:
             for k, value in enumerate(answer):
                 sums[k] += weight * value
         return tuple([value / total for value in sums]) if total > 0.0 else None
+
+    def _go_fast(self, members: int) -> tuple[Combine, Reweigh] | None:
+        """Take the generated code for so many members; None where there is none."""
+        self._fast = pair_mix(members, self._lanes, ETA, ALPHA, CHAMPIONS, self._floor)
+        self._fast_for = members
+        return self._fast
 
     def _combine_pairs(self, answers: Sequence[Answer | None]) -> Answer | None:
         """The same for two classes, without the inner loop."""
@@ -182,6 +197,13 @@ class Mixture:
         """Move the weights towards those who were right. A member without an answer counts as uniform."""
         if len(answers) == 1:
             return
+        if self._fast is not None and len(answers) == self._fast_for:
+            try:
+                self.weights = self._fast[1](self.weights, y, answers)
+            except TypeError:
+                pass  # as above
+            else:
+                return
         if self.task is Task.REGRESSION:
             raised = self._raised_by_error(float(y), answers, served)
         else:

@@ -250,6 +250,10 @@ class Policy(Protocol):
     """How many challengers the mixture trains beside the champion; 0 for none."""
     period: int
     """Asked every so many labelled events even when nothing fired; 0 for never."""
+    recalls: int
+    """How many retired models the fold keeps to be recalled; 0 for none."""
+    ready: int
+    """Labelled events that a rival learns before it is compared; 0: this policy puts none on trial."""
 
     def __call__(self, standing: Standing) -> Sequence[Decision]:
         """What to do now, in order; empty for nothing."""

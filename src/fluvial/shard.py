@@ -54,6 +54,7 @@ def spec_of(settings: Settings) -> Spec:
         evaluation=settings.evaluation,
         weighted=settings.schema.weight is not None,
         keep=settings.policy.keep,
+        part=settings.policy.part,
         warm=settings.policy.warm,
     )
 

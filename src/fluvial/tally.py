@@ -44,8 +44,9 @@ class Tally:
             self._count("version", version.cause)
             if version.cause in set(Action):
                 self._count("reaction", version.cause)
-        if any(entry.kind == "hold" for entry in rare.entries):
-            self._count("reaction", Action.HOLD)
+        for action in (Action.HOLD, Action.CHALLENGE, Action.DISMISS):  # make no version
+            if any(entry.kind == action for entry in rare.entries):
+                self._count("reaction", action)
 
     def _count(self, *what: str) -> None:
         self.happened[what] += 1

@@ -78,8 +78,8 @@ class Version(msgspec.Struct, frozen=True):
 
     number: int
     cause: str
-    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, later `refit`, `rollback`,
-    `manual`."""
+    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, `refit`, `recall`, later
+    `rollback`, `manual`."""
     parent: int | None
     partition: int
     offset: int
@@ -280,6 +280,20 @@ class MemberStanding(msgspec.Struct, frozen=True):
     """Labelled events since it was fresh."""
 
 
+class RivalStanding(msgspec.Struct, frozen=True):
+    """How a model in the shadow stands: it learns what the champion learns, and serves nothing."""
+
+    lane: str
+    age: int
+    """Labelled events that it learned."""
+    tested: int
+    """Labelled events on which both were compared."""
+    evidence: float
+    """E-value against "the rival is no better": over 100 happens by chance once in a hundred trials."""
+    against: float
+    """E-value against "the rival is no worse"."""
+
+
 class Standing(msgspec.Struct, frozen=True):
     """Everything a drift policy may look at. Frozen: a policy decides, the learner acts."""
 
@@ -292,6 +306,20 @@ class Standing(msgspec.Struct, frozen=True):
     signals: tuple[Signal, ...]
     """What fired at this event; empty when the policy is asked by its period."""
     members: tuple[MemberStanding, ...]
+    time: float = 0.0
+    """Event time."""
+    asked: float | None = None
+    """Event time when the policy was asked before; None: never yet."""
+    versions: tuple[Version, ...] = ()
+    """The newest hundred, the newest last."""
+    retired: tuple[int, ...] = ()
+    """Versions whose models the fold keeps and could recall, the oldest first."""
+    rival: RivalStanding | None = None
+    """The model in the shadow, if one is on trial."""
+    loss: float = 0.0
+    """Mean loss (0 to 1) over the window in which it did not change, as the warning's detector sees it."""
+    metrics: Mapping[str, float] = {}
+    """The fading prequential metrics; only where something fired, since deriving them takes a while."""
 
 
 class Action(StrEnum):
@@ -302,7 +330,16 @@ class Action(StrEnum):
     RESTART = "restart"
     """Replace one challenger by a fresh one."""
     PROMOTE = "promotion"
-    """Make a challenger the champion; the champion retires."""
+    """Make a challenger (`member`), or the rival (`rival`), the champion; the champion retires."""
+    REFIT = "refit"
+    """Replace all members by fresh ones, taught the last `events` events or those since the change."""
+    RECALL = "recall"
+    """Bring a retired version back if it fits the events since the change better than the present model
+    and a fresh one; otherwise reset."""
+    CHALLENGE = "challenge"
+    """Put a fresh model on trial in the shadow, warmed on the events since the change."""
+    DISMISS = "dismissal"
+    """End the trial; the champion stays."""
     HOLD = "hold"
     """Do nothing although something fired, and say why."""
 
@@ -315,6 +352,12 @@ class Decision(msgspec.Struct, frozen=True):
     """Index into `Standing.members`, for restart and promotion."""
     because: str = ""
     signal: Signal | None = None
+    rival: bool = False
+    """Promotion: of the rival, whatever `member` says."""
+    events: int = 0
+    """Refit: on so many of the newest events; 0: on those since the change."""
+    half_life: float = 0.0
+    """Refit: an event that is so many events old weighs half; 0: all weigh the same."""
 
 
 class Changes(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ CAUSES = (
     "non-finite",
     "events-lost",
     "refit",
+    "recall",
     "rollback",
     "manual",
 )

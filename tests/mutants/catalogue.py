@@ -528,6 +528,60 @@ FOLD = [
         "test_learner.py::test_no_snapshot_of_the_model_before_comes_back",
     ),
     mutant(
+        "warmed-events-count-as-evidence",
+        "rivals are promoted that are no better: they are compared where they have only begun to learn",
+        [("trial.py", "if events - self.began <= self.ready:", "if events < self.began:")],
+        "test_trial.py::test_nothing_is_compared_before_the_rival_is_ready",
+    ),
+    mutant(
+        "peeking-is-not-paid-for",
+        "look often enough and any rival is promoted: losing bets cost nothing",
+        [("trial.py", "min(CEILING, c * (1.0 + bet * difference))", "max(c, c * (1.0 + bet * difference))")],
+        "test_trial.py::test_a_rival_that_is_no_better_is_hardly_ever_promoted_however_often_one_looks",
+    ),
+    mutant(
+        "no-rival-in-the-checkpoint",
+        "after a crash a trial begins anew or never ends: other versions than without it",
+        [("learner.py", '"reactions": self._reactions_state(),', '"reactions": {},')],
+        "test_reactions.py::test_the_same_from_any_checkpoint_on_and_in_any_batches[tree-challenger]",
+    ),
+    mutant(
+        "rival-asked-after-it-learned",
+        "an unfair comparison: the rival has seen the label, the champion has not",
+        [
+            (
+                "reactions.py",
+                "            theirs = trial.member.ask(event.x)",
+                "            trial.member.teach(event.x, y)\n            theirs = trial.member.ask(event.x)",
+            )
+        ],
+        "test_reactions.py::test_a_promoted_rival_learned_what_its_champion_did_and_nothing_twice",
+    ),
+    mutant(
+        "recalled-by-the-worst",
+        "the retired model that fits least comes back, or none",
+        [("trial.py", "best = min(means", "best = max(means")],
+        "test_trial.py::test_a_retired_model_returns_if_it_beats_both",
+    ),
+    mutant(
+        "ones-own-policy-unchecked",
+        "a slip in a user's policy ends the worker at every start",
+        [("policies/own.py", "            wrong = fault(decisions, standing)", '            wrong = ""')],
+        "test_policies_more.py::test_what_it_does_wrong_is_found_and_does_no_harm[member]",
+    ),
+    mutant(
+        "mixed-in-another-order",
+        "a mixture in straight-line code that is another one than the plain: answers differ after an upgrade",
+        [
+            (
+                "fused/mix.py",
+                'f"w{k} * {letter}{k}" for k in each',
+                'f"w{k} * {letter}{k}" for k in reversed(each)',
+            )
+        ],
+        "test_fused_mix.py::test_equal_to_the_loops_to_the_bit",
+    ),
+    mutant(
         "unfit-only-at-the-start",
         "somebody lets Redis evict keys under the worker, and nobody is told",
         [("scopes.py", "        self._look_at_the_store()\n", "")],

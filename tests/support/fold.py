@@ -242,6 +242,12 @@ def portrait(learner):
         (window.get_width(), window.get_total(), window.get_variance(), fired)
         for window, fired in (monitor.pop("warning"), monitor.pop("drift"))
     ]
+    reactions = dict(state.pop("reactions"))
+    if reactions["trial"] is not None:
+        (rival,) = learner.spec.load(reactions["trial"][0])
+        reactions["trial"] = (rival[:3], reactions["trial"][1])
+    reactions["stock"] = [number for number, _ in reactions["stock"]]
+    state["reactions"] = reactions
     for unstable in ("blanks", "snapshot"):  # pickles are not canonical
         state[unstable] = sorted(state[unstable])
     return {**state, "members": members, "monitor": monitor, "detectors": detectors}

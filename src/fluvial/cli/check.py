@@ -54,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_checks(settings: Settings, *, offline: bool, create: bool) -> Iterator[Found]:
-    checks: list[Check] = [("model", _model), ("model replays in another process", _replay)]
+    checks: list[Check] = [
+        ("model", _model),
+        ("model replays in another process", _replay),
+        ("policy", _policy),
+    ]
     if not offline:
         checks += [("Kafka", partial(_kafka, create=create)), ("Redis", _redis)]
     for name, check in checks:
@@ -75,6 +79,24 @@ def _model(settings: Settings) -> list[str]:
     extra = parse_extra(settings.model.allow)
     lanes = build(settings.model, settings.schema)
     return [f"{lane}: {fault}" for lane, model in lanes.items() for fault in faults(model, extra)]
+
+
+def _policy(settings: Settings) -> list[str]:
+    """Ask it about made standings; see that the model can do what it asks for."""
+    from fluvial.models import build, takes_weight  # noqa: PLC0415 - River loads for a second
+    from fluvial.policies import Own, make_policy  # noqa: PLC0415 - as above
+    from fluvial.policies.totality import faults  # noqa: PLC0415 - as above
+
+    policy = make_policy(settings.policy)
+    found = faults(policy.policy if isinstance(policy, Own) else policy, policy.challengers)
+    if settings.policy.half_life:
+        lanes = build(settings.model, settings.schema)
+        found += [
+            f"policy.half_life: lane {lane!r} takes no sample weight; remove it or change the model"
+            for lane, model in lanes.items()
+            if not takes_weight(model)
+        ]
+    return found
 
 
 def _replay(settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from fluvial.config.schema_table import SchemaTable, schema_from
-from fluvial.config.settings import Settings
+from fluvial.config.settings import PolicySettings, Settings
 from fluvial.config.tables import Secret, convert, fields, join, refuse_unknown
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
@@ -97,6 +97,10 @@ def check_settings(settings: Settings) -> None:
         msg = "model: set one of model.preset and model.factory"
     elif model.factory is not None and model.factory.count(":") != 1:
         msg = "model.factory: expected package.module:function"
+    elif settings.policy.factory is not None and settings.policy.factory.count(":") != 1:
+        msg = "policy.factory: expected package.module:Policy"
+    elif settings.policy.factory is None and (fault := _fault_of_schedule(settings.policy)):
+        msg = fault
     elif owned is not None:
         msg = f"kafka.client.{owned}: the service sets it itself; {OWNED_PROPERTIES[owned]}"
     elif not settings.kafka.topic:
@@ -109,6 +113,17 @@ def check_settings(settings: Settings) -> None:
         _check_start(settings.kafka.start)
         return
     raise SettingsError(msg)
+
+
+def _fault_of_schedule(policy: PolicySettings) -> str:
+    """What is wrong with when a scheduled policy acts; empty when nothing is."""
+    if policy.name != "scheduled":
+        return ""
+    if bool(policy.interval_events) == bool(policy.interval_seconds):
+        return 'policy: name = "scheduled" needs one of policy.interval_events and policy.interval_seconds'
+    if policy.action == "refit" and not policy.refit_events:
+        return "policy.refit_events: 0 means since the change, and a scheduled refit answers none; set it"
+    return ""
 
 
 def known_paths() -> list[str]:

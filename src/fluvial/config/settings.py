@@ -87,17 +87,54 @@ class ModelSettings(Section, frozen=True):
     seed: int = 1
 
 
+class RungSettings(Section, frozen=True):
+    """`[[policy.rungs]]`: what a signal leads to when its mean rose by at least so much."""
+
+    action: Literal["hold", "challenger", "refit", "reset", "recall"]
+    on: Literal["warning", "drift"] = "drift"
+    rise: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    plane: Literal["error", "features", "predictions"] = "error"
+
+
 class PolicySettings(Section, frozen=True):
     """`[policy]`: what drift leads to."""
 
-    name: Literal["observe", "reset", "reweight"] = "reweight"
+    name: Literal["observe", "reset", "reweight", "challenger", "refit", "recall", "scheduled", "ladder"] = (
+        "reweight"
+    )
+    factory: str | None = None
+    """Instead of a name: `package.module:Policy`, your own."""
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Keyword arguments for the factory."""
     restart_every: Count = 2_000
     """reweight: each challenger starts afresh every so many labelled events."""
     challengers: Annotated[int, Meta(ge=1, le=8)] = 2
     keep: tuple[str, ...] = ()
     """reset: pipeline steps that keep what they learned."""
+    part: Literal["all", "last-step", "leaves"] = "all"
+    """reset, refit: replace the whole model, a pipeline's last step, or what a tree's leaves know."""
     warm: bool = True
     """reset: teach the fresh model the events since the back-dated change."""
+    refit_events: Annotated[int, Meta(ge=0, le=2_000)] = 500
+    """refit, scheduled: on so many of the newest labelled events; 0: on those since the change."""
+    half_life: Annotated[float, Meta(ge=0)] = 0.0
+    """refit, scheduled: an event that is so many events old weighs half; 0: all weigh the same."""
+    ready: Annotated[int, Meta(ge=1, le=100_000)] = 100
+    """challenger, recall, ladder: labelled events that a rival learns in the shadow before it is compared."""
+    evidence: Annotated[float, Meta(ge=2, le=1e9)] = 100.0
+    """challenger, recall, ladder: e-value from which a trial is decided; 1 over the chance of a wrong one."""
+    trial: Count = 2_000
+    """challenger, recall, ladder: labelled events compared after which an undecided rival is dismissed."""
+    recalls: Annotated[int, Meta(ge=1, le=20)] = 5
+    """recall, ladder: retired models that the state keeps."""
+    interval_events: Annotated[int, Meta(ge=0)] = 0
+    """scheduled: labelled events."""
+    interval_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """scheduled: seconds of event time, counted from the epoch."""
+    action: Literal["refit", "reset"] = "refit"
+    """scheduled: what is done."""
+    rungs: tuple[RungSettings, ...] = ()
+    """ladder: from mild to severe."""
     cooldown: Annotated[int, Meta(ge=0)] = 200
     """Labelled events after a reaction during which no other follows."""
     max_reactions: Count = 10

@@ -83,6 +83,11 @@ class ErrorMonitor:
         self._drift = OneSided(self._settings.drift_delta)
         self.warned_at = 0
 
+    @property
+    def level(self) -> float:
+        """Mean loss over the window in which it did not change."""
+        return self._warning.mean
+
     def loss(self, y: Label, value: float) -> float:
         """Regression: |y - value| over four times its slow mean, at most 1."""
         error = abs(float(y) - value)

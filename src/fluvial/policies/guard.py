@@ -5,16 +5,21 @@ from __future__ import annotations
 from fluvial.types import Action, Decision, Signal, SignalKind, Standing
 
 
-def drift_in(standing: Standing) -> Signal | None:
-    """The drift on the error plane that fired at this event, if one did."""
+def signal_in(standing: Standing, kind: SignalKind, plane: str = "error") -> Signal | None:
+    """The first signal of a kind on a plane that fired at this event, if one did."""
     for signal in standing.signals:
-        if signal.kind is SignalKind.DRIFT and signal.plane == "error":
+        if signal.kind is kind and signal.plane == plane:
             return signal
     return None
 
 
-def hold(standing: Standing, signal: Signal, cooldown: int, max_reactions: int) -> Decision | None:
-    """Say why a drift is not answered now; None when it may be."""
+def drift_in(standing: Standing) -> Signal | None:
+    """The drift on the error plane that fired at this event, if one did."""
+    return signal_in(standing, SignalKind.DRIFT)
+
+
+def hold(standing: Standing, signal: Signal | None, cooldown: int, max_reactions: int) -> Decision | None:
+    """Say why nothing is done now; None when something may be."""
     if standing.recent_reactions >= max_reactions:
         because = f"storm: {standing.recent_reactions} reactions within 10,000 events; the model is kept"
         return Decision(action=Action.HOLD, because=because, signal=signal)

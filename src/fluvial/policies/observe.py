@@ -13,6 +13,8 @@ class Observe:
     name = "observe"
     challengers = 0
     period = 0
+    recalls = 0
+    ready = 0
 
     def __call__(self, standing: Standing) -> Sequence[Decision]:
         """Decide nothing, whatever the standing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fluvial.policies.guard import drift_in, hold
-from fluvial.types import Action, Decision, Standing
+from fluvial.types import Action, Decision, Signal, Standing
 
 
 class Reset:
@@ -14,6 +14,8 @@ class Reset:
     name = "reset"
     challengers = 0
     period = 0
+    recalls = 0
+    ready = 0
 
     def __init__(self, cooldown: int = 200, max_reactions: int = 10) -> None:
         self.cooldown = cooldown
@@ -25,6 +27,31 @@ class Reset:
         if drift is None:
             return ()
         held = hold(standing, drift, self.cooldown, self.max_reactions)
-        if held is not None:
-            return (held,)
-        return (Decision(action=Action.RESET, because="the error rose", signal=drift),)
+        return (held if held is not None else self.answer(drift),)
+
+    def answer(self, drift: Signal) -> Decision:
+        """What is done about a drift."""
+        return Decision(action=Action.RESET, because="the error rose", signal=drift)
+
+
+class Refit(Reset):
+    """Replaces the model by one that learned the newest events: so many, or those since the change."""
+
+    name = "refit"
+
+    def __init__(
+        self, events: int = 500, half_life: float = 0.0, cooldown: int = 200, max_reactions: int = 10
+    ) -> None:
+        super().__init__(cooldown, max_reactions)
+        self.events = events
+        self.half_life = half_life
+
+    def answer(self, drift: Signal) -> Decision:
+        """Refit on what the settings say."""
+        return Decision(
+            action=Action.REFIT,
+            because="the error rose",
+            signal=drift,
+            events=self.events,
+            half_life=self.half_life,
+        )

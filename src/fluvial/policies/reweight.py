@@ -20,6 +20,8 @@ class Reweight:
     """The default policy. The mixing itself is the learner's; this adds, restarts and promotes."""
 
     name = "reweight"
+    recalls = 0
+    ready = 0
 
     def __init__(
         self, challengers: int = 2, restart_every: int = 2_000, cooldown: int = 200, max_reactions: int = 10
