@@ -52,7 +52,7 @@ def expected(
     weight = dig(document, schema.weight)
     if weight is not None:
         weight = number(weight)
-        demand(0.0 < weight <= 1e6, "weight")
+        demand(1e-6 <= weight <= 1e6, "weight")
     return Event(
         partition,
         offset,
@@ -213,7 +213,7 @@ def assert_sound(schema: Schema, event: Event) -> None:
     """What must hold of any accepted event, inferred contracts included."""
     assert math.isfinite(event.time)
     assert event.key is None or 0 <= len(event.key.encode()) <= MAX_KEY_BYTES
-    assert 0.0 < event.weight <= 1e6
+    assert 1e-6 <= event.weight <= 1e6
     for name, value in event.x.items():
         assert type(name) is str
         if type(value) is str:

@@ -270,7 +270,7 @@ FENCES = [
     mutant(
         "lease-kept-across-a-stall",
         "a worker that hangs keeps the others standing by for hours",
-        [("topic_scope.py", "int(seconds * 1_000)", "int(seconds * 1_000_000)")],
+        [("topic_scope.py", "lease_seconds * 1_000)", "lease_seconds * 1_000_000)")],
         "test_saving_order.py::test_a_loop_that_stalls_loses_its_lease",
     ),
     mutant(

@@ -30,6 +30,8 @@ from fluvial.types import Event, Task
 Decode = Callable[[bytes | None, bytes | None, int, int, int], Event]
 
 MAX_WEIGHT = 1e6
+MIN_WEIGHT = 1e-6
+"""Below it lies a share of the whole that rounds to 0: River's trees take its logarithm and raise."""
 EARLIEST = -2_208_988_800.0
 """1900: observations older than Kafka are welcome."""
 LATEST = 253_402_300_799.0
@@ -76,7 +78,7 @@ def _tree(schema: Schema) -> _Node:
     """The JSON objects and fields that are declared."""
     root = _Node(open=schema.unknown == "ignore")
     text = Annotated[str, Meta(min_length=1)] | int
-    weight = Annotated[float, Meta(gt=0, le=MAX_WEIGHT)]
+    weight = Annotated[float, Meta(ge=MIN_WEIGHT, le=MAX_WEIGHT)]
     planted: list[tuple[Path | None, _Leaf]] = [
         *((f.path, _Leaf(_feature_type(f), required=f.required)) for f in schema.features),
         (schema.label.path, _Leaf(_label_type(schema.label), required=False)),
