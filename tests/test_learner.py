@@ -439,7 +439,7 @@ def test_no_snapshot_of_a_model_that_was_reset_comes_back(monkeypatch):
     events = simple([(True, 0)] * 150)
     for event in events:
         learner.step(event)
-    learner._reset(events[-1], Decision(action=Action.RESET, because="the error rose"), _Note())
+    learner._renew(events[-1], Decision(action=Action.RESET, because="the error rose"), _Note())
     for event in simple([(True, 0)] * 2 + [(True, 3)] + [(True, 0)] * 6, offset=150):
         learner.step(event)
     assert [v.cause for v in learner.lineage.versions] == ["genesis", "reset", "non-finite"]
