@@ -206,7 +206,7 @@ def test_every_key_carries_the_services_hash_tag(bench, store):
         save(store, claim, sequence, entries=[DRIFT], versions={sequence: b"model"})
     store.publish(claim, [("k", score(1))])
     names = bench.cli.keys("*")
-    assert len(names) == 11
+    assert len(names) == 12
     assert all(name.startswith(b"fluvial:{orders}:") for name in names)
 
 

@@ -20,12 +20,13 @@ from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
-from fluvial.learner import Learner
+from fluvial.kept import seal_kept
+from fluvial.learner import PROBES, Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
-from fluvial.types import Answer, Claim, Commit, Entry, Head, Topology
+from fluvial.types import Answer, Claim, Commit, Entry, Head, Retired, Topology
 
 T = TypeVar("T")
 SECONDS = 10.0
@@ -115,7 +116,19 @@ class Shard:
         state = {"fold": fold, "inference": self.codec.state(), "breaker": self.breaker.state()}
         payload = unpickle.dumps(state)
         answers = self.learner.probe(fold["members"])
-        header = Header(
+        header = self._header(sequence, len(payload))
+        key = self._keys[0] if self._keys else None
+        return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
+
+    @unpickle.uncollected()
+    def sealed_version(self, retired: Retired, sequence: int) -> bytes:
+        """A replaced model in a signed envelope, to go with this checkpoint. Raises CheckpointTooLarge."""
+        learner, key = self.learner, self._keys[0] if self._keys else None
+        header, rows = self._header(sequence, 0), learner.memory.newest(PROBES)
+        return seal_kept(retired, header, learner.crew, rows, key, self.settings.checkpoint.max_bytes)
+
+    def _header(self, sequence: int, size: int) -> Header:
+        return Header(
             service=self.settings.service,
             shard=self.claim.shard,
             epoch=self.claim.epoch,
@@ -128,11 +141,10 @@ class Shard:
             model=self._model,
             model_class=self._wrapped,
             created_at=time.time(),
-            size=len(payload),
+            size=size,
             runtime=runtime(),
+            lineage=tuple(self.learner.lineage.versions),
         )
-        key = self._keys[0] if self._keys else None
-        return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
 
     def save(
         self, store: Store, blob: bytes, entries: Sequence[Entry], versions: Mapping[int, bytes]
