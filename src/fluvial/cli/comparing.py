@@ -81,15 +81,16 @@ def run(book: Book, args: argparse.Namespace) -> int:
     find_modules_here()
     pair = [_contestant(book, number) for number in (args.a, args.b)]
     codec, task = _codec(book), book.settings.schema.label.task
-    counts = Counter[str]()
+    counts, why = Counter[str](), ""
     for record in _records(book, args):
         try:
             event = codec.decode(record.value, record.key, args.partition, record.offset, record.milliseconds)
-        except BadEvent:
+        except BadEvent as bad:
             counts["left"] += 1
+            why = why or f"{bad.reason}: {bad.message}"
             continue
         counts[_meet(pair, task, event, learn=args.learn)] += 1
-    told = _result(pair, task, counts, learn=args.learn)
+    told = _result(pair, task, counts, learn=args.learn) | {"first_refused": why or None}
     if args.json:
         print(msgspec.json.encode(told).decode())
     else:
@@ -243,10 +244,9 @@ def _show(told: dict[str, Any]) -> None:
     Console().print(table)
     test = told["test"]
     how = "learning as they go" if told["learning"] else "without learning"
-    print(
-        f"{told['events']:,} events, {how}; {told['left_out']:,} left out (no label, or refused)",
-        file=sys.stderr,
-    )
-    print(
-        f"{test['name']}: {a} on {test['only_first']:,}, {b} on {test['only_second']:,}; p = {test['p']:.2g}"
-    )
+    print(f"{told['events']:,} events, {how}", file=sys.stderr)
+    if told["left_out"]:
+        why = f"; the first refused: {told['first_refused']}" if told["first_refused"] else ""
+        print(f"{told['left_out']:,} more have no label or were refused{why}", file=sys.stderr)
+    split = f"{a} on {test['only_first']:,}, {b} on {test['only_second']:,}"
+    print(f"{test['name']}: {split}; p = {test['p']:.2g}")
