@@ -328,6 +328,7 @@ REFUSED = {
     "a span without learning again": ({"skip": ((0, 1_000, 1_100),)}, "only of what is learned again"),
     "a span that was not answered yet": ({"relearn": True, "skip": ((0, 1_100, 9_999),)}, "not among"),
     "a span before the model": ({"relearn": True, "skip": ((0, 3, 9),)}, "not among"),
+    "endless words": ({"because": "w" * 501}, "at most 500"),
     "a span of nowhere": ({"relearn": True, "skip": ((4, 3, 9),)}, "not among"),
 }
 

@@ -336,7 +336,7 @@ class Learner:
             until = {p: max(offset, again.get(p, 0)) for p, offset in offsets.items()}
             self.relearning = Relearning(until, request.skip)
             self.ledger = Ledger.restore(kept.ledger)
-            detail |= {"learns_again_from": self.ledger.offsets(), "until": until, "skip": list(request.skip)}
+            detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
         # No event made it: it stands behind the last one, and when that was is not known.
         last = Event(partition=partition, offset=offsets[partition] - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("rollback", last, None, note, detail)

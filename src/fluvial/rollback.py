@@ -27,6 +27,10 @@ from fluvial.types import Reply, Retired, Rollback
 log = logging.getLogger("fluvial.worker")
 
 
+MOST_WORDS, MOST_SPANS = 500, 100
+"""What a request may say stays in the lineage, and so in each checkpoint."""
+
+
 class RollbackRefused(FluvialError):
     """What was asked for cannot be done; nothing was changed."""
 
@@ -79,6 +83,8 @@ def _prepared(
     settings, shard = parts.settings, keeper.shard
     if request.version == shard.learner.lineage.current:
         raise RollbackRefused(f"version {request.version} is the one that answers now")
+    if len(request.because) + len(request.by) > MOST_WORDS or len(request.skip) > MOST_SPANS:
+        raise RollbackRefused(f"at most {MOST_WORDS} characters of who and why, and {MOST_SPANS} spans")
     blob = keeper.persist(lambda: parts.store.version_blob(shard.claim.shard, request.version))
     if blob is None:
         raise RollbackRefused(

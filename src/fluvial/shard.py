@@ -15,7 +15,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from fluvial.breaker import Breaker
-from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare, runtime, seal, unseal
+from fluvial.checkpoint import (
+    MAX_HEADER,
+    Expectation,
+    Header,
+    Opened,
+    SigningKey,
+    compare,
+    runtime,
+    seal,
+    unseal,
+)
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
@@ -26,11 +36,13 @@ from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
-from fluvial.types import Answer, Claim, Commit, Entry, Head, Retired, Topology
+from fluvial.types import Answer, Claim, Commit, Entry, Head, Retired, Topology, Version
 
 T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
+MANY = 100
+"""Partitions above which it is looked at whether the lineage fits into a header."""
 LARGE = 1_000_000
 """Bytes of a state that takes a while: the lease is stretched for it, the cyclic collector kept off it."""
 
@@ -143,8 +155,15 @@ class Shard:
             created_at=time.time(),
             size=size,
             runtime=runtime(),
-            lineage=tuple(self.learner.lineage.versions),
+            lineage=self._told_lineage(),
         )
+
+    def _told_lineage(self) -> tuple[Version, ...]:
+        """For the header, whose size is bounded: of very many partitions a roll-back says very much."""
+        lineage = tuple(self.learner.lineage.versions)
+        while len(self.offsets) > MANY and len(msgspec.json.encode(lineage)) > MAX_HEADER // 4:
+            lineage = lineage[1:]
+        return lineage
 
     def save(
         self, store: Store, blob: bytes, entries: Sequence[Entry], versions: Mapping[int, bytes]

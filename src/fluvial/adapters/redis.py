@@ -500,7 +500,11 @@ class RedisStore:
     def asked(self, shard: str) -> Rollback | None:
         """What is asked for; see the port."""
         request = self._server.call("HGET", self._keys.asked, shard)
-        return None if request is None else msgspec.json.decode(request, type=Rollback)
+        try:
+            return None if request is None else msgspec.json.decode(request, type=Rollback)
+        except msgspec.MsgspecError as error:
+            msg = f"{self._keys.asked} {shard}: this is no request ({error}); remove that field"
+            raise StoreError(msg) from None
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
