@@ -35,7 +35,7 @@ def test_drift_storm():
     blob = MemoryStore(b.backing).version_blob(SHARD, 1)
     first = next(i for i, o in enumerate(folded.outcomes) if o.rare and o.rare.versions)
     before = fold.fold(b.settings, b.log.values[:first]).learner
-    kept = before.spec.load(blob)["model"]
+    kept = fold.kept_model(b.settings, blob, 1)[1]["model"]
     [member] = before.mixture.members
     for _, x, _ in b.log.events[:50]:
         assert kept.predict_proba_one(dict(x)) == member.model.predict_proba_one(dict(x))

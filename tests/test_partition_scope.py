@@ -7,12 +7,13 @@ import time
 import msgspec
 import pytest
 
+from fluvial import rollback
 from fluvial.adapters.memory_group import MemoryGroup, MemoryMember
 from fluvial.adapters.memory_log import MemorySink, MemoryTopic
 from fluvial.adapters.memory_store import MemoryBacking, MemoryStore
 from fluvial.checkpoint import Expectation, unseal
 from fluvial.codec import Codec
-from fluvial.config import CheckpointSettings, DeadLetterSettings
+from fluvial.config import CheckpointSettings, DeadLetterSettings, PolicySettings
 from fluvial.errors import (
     BadEvent,
     CheckpointRefused,
@@ -26,7 +27,7 @@ from fluvial.looking import look
 from fluvial.models import unpickle
 from fluvial.partition_scope import REJOINS, shard_of
 from fluvial.shard import blanks_of, signing_keys, spec_of
-from fluvial.types import Membership, StoreReport
+from fluvial.types import Membership, Rollback, StoreReport
 from fluvial.worker import Worker
 from support import fold
 
@@ -307,6 +308,39 @@ def test_events_lost_in_one_partition_begin_its_model_alone_afresh(bench):
             if e.kind == "events-lost"]  # fmt: skip
     assert told == [(shard_of(2), 2, 30)]
     assert bench.backing.shards[shard_of(2)].versions
+
+
+def test_a_roll_back_concerns_one_partition_alone(bench, monkeypatch):
+    """With the log again and a span left out, while the others go on; and it moves with its partition."""
+    monkeypatch.setattr(rollback, "ASK_SECONDS", 0.02)
+    bench.settings = msgspec.structs.replace(bench.settings, policy=PolicySettings(name="reset"))
+    bench.feed(2_000)
+    one = bench.start("one")
+    bench.until_folded()
+    keeper = one.worker.scope.keepers[2]
+    number = keeper.shard.learner.lineage.current
+    store = MemoryStore(bench.backing)
+    missing = Rollback("r0", number, "ann", "", 1e9)
+    assert store.ask(shard_of(2), missing)
+    bench.until(lambda: store.answered(shard_of(2)) is not None, "a refusal")
+    assert "answers now" in store.answered(shard_of(2)).because
+    older = sorted(n for n, known in store.kept(shard_of(2)).items() if known.at is not None)
+    assert older
+    request = Rollback("r1", older[0], "ann", "bad labels", 1e9, relearn=True, skip=((2, 490, 500),))
+    assert store.ask(shard_of(2), request)
+    bench.until(lambda: store.asked(shard_of(2)) is None, "an answer")
+    reply = store.answered(shard_of(2))
+    assert (reply.id, reply.because) == ("r1", "")
+    two = bench.start("two")
+    bench.feed(400)
+    bench.until(lambda: shared(bench, one, two), "two and two")
+    bench.until_folded()
+    learners = [kept(bench.settings, bench.backing, p) for p in range(PARTITIONS)]
+    causes = [sum(v.cause == "rollback" for v in learner.lineage.versions) for learner in learners]
+    assert causes == [0, 0, 1, 0]
+    ledgers = [learner.ledger.partitions[p] for p, learner in enumerate(learners)]
+    assert [ledger.skipped for ledger in ledgers] == [0, 0, 10, 0]
+    assert all(ledger.balanced() and ledger.next == 600 for ledger in ledgers)
 
 
 def test_a_partition_that_the_group_gives_to_nobody_gets_an_owner(bench, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fluvial.adapters import redis as adapter
-from fluvial.config import ScoreSettings, Secret
+from fluvial.config import ScoreSettings, Secret, VersionSettings
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.types import Entry
 from support.parts import missing
@@ -206,7 +206,7 @@ def test_every_key_carries_the_services_hash_tag(bench, store):
         save(store, claim, sequence, entries=[DRIFT], versions={sequence: b"model"})
     store.publish(claim, [("k", score(1))])
     names = bench.cli.keys("*")
-    assert len(names) == 11
+    assert len(names) == 12
     assert all(name.startswith(b"fluvial:{orders}:") for name in names)
 
 
@@ -651,3 +651,37 @@ def test_scores_and_checkpoints_from_two_threads(bench):
     assert (last.head.sequence, dict(last.published)) == (100, {0: 20_000})
     assert bench.score("k49") == score(19_999)
     assert bench.permanent() == 2
+
+
+def test_a_request_that_is_none_is_said(bench, store):
+    bench.cli.hset(bench.keys.asked, SHARD, b'{"id": 7}')
+    with pytest.raises(StoreError, match="asked all: this is no request"):
+        store.asked(SHARD)
+
+
+def test_what_an_earlier_release_kept_goes_with_the_next_model(bench, store):
+    claim = store.claim(SHARD, "a")
+    bench.cli.hset(bench.keys.head(SHARD), "versions", "[1,2]")
+    for number in (1, 2):
+        bench.cli.set(bench.keys.version(SHARD, number), b"unsigned")
+    save(store, claim, 1, versions={3: b"model"})
+    assert [store.version_blob(SHARD, n) for n in (1, 2, 3)] == [None, None, b"model"]
+    assert bench.cli.hget(bench.keys.head(SHARD), "versions") is None
+
+
+def test_a_model_that_was_pinned_just_now_stays(bench, store):
+    """Between the writer's look and its flip: the script looks again."""
+    narrow = bench.open(versions=VersionSettings(keep=1))
+    claim = narrow.claim(SHARD, "a")
+    save(narrow, claim, 1, versions={1: b"first"})
+    look = narrow.kept
+
+    def look_and_lose(shard):
+        found = look(shard)
+        assert store.pin(SHARD, 1, "ann")
+        return found
+
+    narrow.kept = look_and_lose
+    save(narrow, claim, 2, versions={2: b"second"})
+    assert narrow.version_blob(SHARD, 1) == b"first"
+    assert store.kept(SHARD)[1].pinned == "ann"

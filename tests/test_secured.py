@@ -27,7 +27,7 @@ from fluvial.config import RedisSettings, ScoreSettings, Secret, describe, load
 from fluvial.errors import Fenced, SourceFatal, StoreError, StoreUnavailable
 from fluvial.keys import Keys
 from fluvial.scoring import Scores
-from fluvial.types import Entry, Trip
+from fluvial.types import Entry, Reply, Rollback, Trip
 from support import fold
 from support import service as service_module
 from support.kafka_broker import read_topic
@@ -57,6 +57,7 @@ KAFKA_PASSWORD = "kafka-hunter2/+="
 RUN = "import sys; from fluvial.cli import main; sys.exit(main(['run', sys.argv[1]]))"
 DRIFT = Entry(kind="drift", partition=0, offset=7, time=7.0)
 TRIP = Trip(partition=0, offset=7, because="too many")
+BACK = Rollback("r1", 1, "ann", "why not", 1e9)
 
 
 def assert_hidden(*texts):
@@ -240,6 +241,11 @@ def redrive(service, kafka, redis, user, capfd):
     assert service.ends()[0] == before + 2
     assert "nothing to redrive" in shell(capfd, "dead-letters", "redrive", "--config", str(file), "--yes")
     assert "not paused" in shell(capfd, "resume", str(file))
+    assert "genesis" in shell(capfd, "versions", "list", "--config", str(file))
+    assert "annotated" in shell(capfd, "versions", "annotate", "1", "a note", "--config", str(file))
+    assert "request" in shell(
+        capfd, "versions", "rollback", "77", "--wait", "0", "--json", "--config", str(file)
+    )
 
 
 def shell(capfd, *words):
@@ -483,6 +489,8 @@ def everything(settings, name):
         assert store.tripped() == {SHARD: TRIP}
         assert store.load(SHARD) == [b"13", b"12"]
         assert store.version_blob(SHARD, 13) == b"model"
+        assert store.asked(SHARD) is None
+        store.answer(claim, BACK, Reply("r1", None, "no"))
         newer = store.claim(SHARD, "b")
         with pytest.raises(Fenced):
             store.save(claim, 14, b"14", {0: 14}, [], {})

@@ -718,7 +718,8 @@ def test_or_begun_afresh_behind_them_with_the_model_before_kept(bench):
     fold.assert_same_fold(b.learner(), oracle)
     assert oracle.lineage.versions[-1].cause == "events-lost"
     kept = MemoryStore(b.backing).version_blob(SHARD, retired.version)
-    model, before = b.learner().spec.load(kept), b.learner().spec.load(retired.blob)
+    _, model = fold.kept_model(b.settings, kept, retired.version)
+    before = b.learner().spec.load(retired.blob)
     assert model["model"].predict_proba_one({"a": 0.3, "b": 0.1}) == before["model"].predict_proba_one(
         {"a": 0.3, "b": 0.1}
     )

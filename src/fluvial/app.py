@@ -48,7 +48,9 @@ class App:
         self.settings = settings
         source = KafkaMember if settings.kafka.scope == "partition" else KafkaSource
         self._source = source(settings.kafka, settings.service)
-        self._store = RedisStore(settings.redis, Keys(settings.service), settings.scores)
+        self._store = RedisStore(
+            settings.redis, Keys(settings.service), settings.scores, versions=settings.versions
+        )
         sink = KafkaSink(settings.kafka, settings.dead_letter_topic)
         # The end is random: in containers on the host's network every worker is process 1 of one host.
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

@@ -51,7 +51,7 @@ class Breaker:
             return False
         where = f"the last at partition {partition}, offset {offset}, for {str(reason)!r}"
         self.trip = Trip(partition, offset, f"{flood}, {where}")
-        self._begin_again()
+        self.begin_again()
         return True
 
     def adopt(self, trip: Trip | None) -> None:
@@ -62,7 +62,8 @@ class Breaker:
         """A person has resumed it."""
         self.trip = None
 
-    def _begin_again(self) -> None:
+    def begin_again(self) -> None:
+        """Count from here on."""
         self._places.clear()
         self._run = self._last = 0
 

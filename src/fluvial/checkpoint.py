@@ -25,7 +25,7 @@ import math
 import platform
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Final
 
@@ -34,7 +34,7 @@ import msgspec
 from fluvial import __version__
 from fluvial.config import Secret
 from fluvial.errors import CheckpointRefused, CheckpointTooLarge, SettingsError
-from fluvial.types import Answer
+from fluvial.types import Answer, Version
 
 MAGIC: Final = b"FLUVIAL\x00"
 FORMAT: Final = 1
@@ -86,6 +86,15 @@ class Runtime(msgspec.Struct, frozen=True):
         return (self.python, self.numpy, self.platform)
 
 
+class Served(msgspec.Struct, frozen=True):
+    """What a replaced model is, in the header of its envelope."""
+
+    version: Version
+    """The one that it served as."""
+    metrics: Mapping[str, float] = {}
+    """The fading prequential metrics at its end."""
+
+
 class Header(msgspec.Struct, frozen=True):
     """What the envelope says of its payload; readable without loading a model."""
 
@@ -110,6 +119,10 @@ class Header(msgspec.Struct, frozen=True):
     size: int
     """Bytes of the payload."""
     runtime: Runtime
+    lineage: tuple[Version, ...] = ()
+    """The versions so far, as far as the state keeps them, so that they can be read without the model."""
+    served: Served | None = None
+    """None: a checkpoint; else a replaced model, whose `offsets` are those up to which it had learned."""
 
 
 class Expectation(msgspec.Struct, frozen=True):
@@ -126,6 +139,8 @@ class Expectation(msgspec.Struct, frozen=True):
     """The stored head's."""
     cluster: str | None = None
     topic: str | None = None
+    version: int | None = None
+    """A replaced model's; None, which is compared too: a checkpoint."""
     max_bytes: int = 256_000_000
 
 
@@ -242,6 +257,10 @@ def _sections(body: memoryview) -> tuple[memoryview, memoryview, memoryview]:
 
 def _agrees(header: Header, expect: Expectation) -> None:
     """The header is of the shard, log, contract and release that the worker expects."""
+    number = None if header.served is None else header.served.version.number
+    if number != expect.version:
+        found, asked = ("a checkpoint" if n is None else f"version {n}" for n in (number, expect.version))
+        raise CheckpointRefused(f"this is {found} and not {asked}: one stands in for the other")
     moved = "moved, or the settings name another one"
     pairs = [
         ("service", header.service, expect.service, moved),

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
-from fluvial.mixture import ALPHA, Member, Mixture, only_hard_labels, reader
+from fluvial.memory import Learned
+from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
 from fluvial.models import takes_weight
 from fluvial.models.leaves import forget_leaves
 from fluvial.ports import Policy
-from fluvial.types import Task
+from fluvial.types import Answer, Retired, Task
 
 Dump = Callable[[Any], bytes]
 Load = Callable[[bytes], Any]
@@ -78,6 +79,32 @@ class Crew:
         even = [1.0 / len(champions)] * len(champions)
         mixture = Mixture(self._spec.task, self._spec.size, champions, even, 0.0)
         self.recruit(mixture, born)
+        return mixture
+
+    def champions(self, kept: Retired, events: int) -> list[Member]:
+        """Make the members of a kept model, as old as they were, in a fold of `events` labelled events."""
+        models = self._spec.load(kept.blob)
+        return [self.member(k, True, events - kept.ages.get(k, 0), models[k]) for k in self.blanks]
+
+    def answers(self, members: Sequence[Member], rows: Sequence[Learned]) -> list[Answer]:
+        """Ask each member about each row. Give copies: asking changes some models."""
+        out: list[Answer] = []
+        for x, _, _ in rows:
+            for member in members:
+                try:
+                    answer = member.ask(x)
+                except NonFiniteAnswer:
+                    answer = None
+                out.append(answer if answer is not None else uniform(self._spec.size))
+        return out
+
+    def returned(self, kept: Retired, events: int, scale: float) -> Mixture:
+        """Make the mixture of a kept model: its champions, as old as they were, and fresh challengers."""
+        champions = self.champions(kept, events)
+        weights = [kept.weights.get(lane, 1.0) for lane in self.blanks]
+        weights = [weight / sum(weights) for weight in weights]
+        mixture = Mixture(self._spec.task, self._spec.size, champions, weights, scale)
+        self.recruit(mixture, events)
         return mixture
 
     def dump(self, members: Sequence[Member]) -> bytes:

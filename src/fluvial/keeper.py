@@ -34,7 +34,18 @@ from fluvial.ports import Message, Sink, Source, Store
 from fluvial.publisher import Publisher
 from fluvial.shard import LARGE, Opening
 from fluvial.tally import Tally
-from fluvial.types import Claim, DeadLetter, Entry, Event, Outcome, Rare, Score, Trip
+from fluvial.types import (
+    Claim,
+    DeadLetter,
+    Entry,
+    Event,
+    Outcome,
+    Rare,
+    Retired,
+    Rollback,
+    Score,
+    Trip,
+)
 from fluvial.view import INCIDENTS
 
 log = logging.getLogger("fluvial.worker")
@@ -42,7 +53,6 @@ T = TypeVar("T")
 
 MAX_ENTRIES = 10_000
 """Journal entries kept while no checkpoint can be saved; then the oldest give way, counted."""
-KEPT_VERSIONS = 10
 ASK_SECONDS = 1.0
 """How often a paused worker asks whether a person has resumed it."""
 
@@ -89,7 +99,9 @@ class Keeper:
         """Told of everything rare that the fold says."""
         self._entries: deque[Entry] = deque()
         self._entries_given_up = 0
+        self._retired: dict[int, Retired] = {}
         self._versions: dict[int, bytes] = {}
+        """Replaced models, sealed."""
         self._ignored: set[int] = set()
         """Added partitions that are left out."""
         self._poisoned: dict[tuple[int, int], str] = {}
@@ -101,6 +113,7 @@ class Keeper:
         tripped = self._persist(parts.store.tripped)
         self.shard.breaker.adopt(tripped.get(claim.shard))
         self._ask_at = 0.0
+        self.look_for_requests_at = 0.0
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -198,7 +211,10 @@ class Keeper:
     def _refuse(self, message: Message, reason: Reason, why: str) -> bool:
         """Dead-letter one message and account for it; True when the flood breaker trips at it."""
         learner = self.shard.learner
+        left_out = learner.left_out(message.partition(), message.offset())
         learner.refuse(message.partition(), message.offset())
+        if left_out:
+            return False
         self.tally.dead_letters[reason] += 1
         letter = DeadLetter(
             topic=self._parts.source.topic,
@@ -291,6 +307,26 @@ class Keeper:
             self.shard.learner.ledger.add(partition, offset)
         return True
 
+    def roll_back(self, kept: Retired, request: Rollback) -> None:
+        """Let a kept model answer again; the caller saves that before anything else is folded."""
+        learner = self.shard.learner
+        before = copy.deepcopy(learner.ledger.partitions)
+        rare = learner.roll_back(kept, request)
+        if request.relearn:
+            self.shard.breaker.begin_again()
+            self.tally.moved(before, learner.ledger.partitions)
+        if rare is not None:
+            self._note(rare)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something waits for the next checkpoint to be journalled with."""
+        return bool(self._entries)
+
+    def persist(self, action: Callable[[], T]) -> T:
+        """Wait out outages, unless the shard is taken away meanwhile: then Fenced."""
+        return self._persist(action)
+
     def _refold(self, error: ModelError) -> None:
         """The model raised: its state is void. Load the last checkpoint, to go on without the offender."""
         learner = self.shard.learner
@@ -306,6 +342,7 @@ class Keeper:
         self._poisoned[error.partition, error.offset] = error.detail
         self._persist(self.publisher.flush)
         self._entries.clear()
+        self._retired.clear()
         self._versions.clear()
         before = self.shard
         self.shard = self._persist(lambda: self._opening.reopen(before.claim, before.topology))
@@ -328,8 +365,9 @@ class Keeper:
         for entry in rare.entries:
             self.keep(entry)
         for retired in rare.retired:
-            self._versions[retired.version] = retired.blob
-            self._versions = dict(sorted(self._versions.items())[-KEPT_VERSIONS:])
+            self._retired[retired.version] = retired
+            newest = max(1, self._parts.settings.versions.keep)
+            self._retired = dict(sorted(self._retired.items())[-newest:])
         self.tally.note(rare)
         for signal in rare.signals:
             log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.plane, signal.events,
@@ -338,6 +376,18 @@ class Keeper:
             log.info("version %d: %s at event %d", version.number, version.cause, version.events)
         for hear in self.hear:
             hear(rare)
+
+    def _models(self) -> dict[int, bytes]:
+        """Replaced models for the next checkpoint, each sealed once."""
+        for number, retired in self._retired.items():
+            try:
+                self._versions[number] = self.shard.sealed_version(retired, self.shard.sequence + 1)
+            except CheckpointTooLarge as error:
+                log.warning("version %d is not kept: %s", number, error)
+                detail = {"version": number, "why": str(error)}
+                self.keep(Entry(kind="version-not-kept", time=time.time(), detail=detail))
+        self._retired.clear()
+        return dict(self._versions)
 
     def _journal(self) -> list[Entry]:
         """The entries for the next checkpoint, and how many are missing from them."""
@@ -353,9 +403,10 @@ class Keeper:
         try:
             self._persist(self.publisher.flush)
             self._persist(lambda: parts.sink.flush(parts.settings.redis.timeout_seconds))
-            entries, versions = self._journal(), dict(self._versions)
             if self.tally.saved_bytes >= LARGE:
                 self._persist(lambda: self._stretch(shard.claim.shard, self.tally.saved_bytes))
+            versions = self._models()
+            entries = self._journal()
             # Sealed once: a repeated save must be the same one, or the store takes it for a rival's.
             blob = shard.sealed(shard.sequence + 1)
             self._persist(lambda: shard.save(parts.store, blob, entries, versions))
@@ -377,7 +428,8 @@ class Keeper:
             self.publisher.flush()
             self._parts.sink.flush(self._parts.settings.redis.timeout_seconds)
             blob = shard.sealed(shard.sequence + 1)
-            shard.save(self._parts.store, blob, self._journal(), dict(self._versions))
+            versions = self._models()
+            shard.save(self._parts.store, blob, self._journal(), versions)
         except FluvialError as error:
             log.warning("no last checkpoint of %s: %s", shard.claim.shard, error)
         else:

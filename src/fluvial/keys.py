@@ -5,11 +5,14 @@
 | `fluvial:{service}:shard:<shard>` | hash | the head: who may write, and what the newest checkpoint is |
 | `fluvial:{service}:lease:<shard>` | string, PX | the active worker's name |
 | `fluvial:{service}:blob:<shard>:<epoch>-<sequence>-<digest>` | string | one checkpoint |
-| `fluvial:{service}:version:<shard>:<number>` | string | a replaced model |
+| `fluvial:{service}:version:<shard>:<number>` | string | a replaced model, signed as a checkpoint is |
+| `fluvial:{service}:versions:<shard>` | hash | which models are kept since when, which are pinned, notes |
 | `fluvial:{service}:published:<shard>` | hash | partition -> next offset without a published score |
 | `fluvial:{service}:journal` | stream, capped | everything rare that happened |
 | `fluvial:{service}:score:<key>` | string, EX | the latest score of a key, as JSON |
 | `fluvial:{service}:tripped` | hash | shard -> what the flood breaker paused it for |
+| `fluvial:{service}:asked` | hash | shard -> the roll-back that a person asks for |
+| `fluvial:{service}:answered` | hash | shard -> what became of the last one |
 | `fluvial:{service}:redriven` | sorted set, capped | dead letters that were written back, by time |
 | `fluvial:{service}:scored:<bucket>` | HyperLogLog, EX | how many keys have a score, about |
 """
@@ -38,6 +41,8 @@ class Keys:
         self._root = "fluvial:{" + service + "}:"
         self.journal = self._root + "journal"
         self.tripped = self._root + "tripped"
+        self.asked = self._root + "asked"
+        self.answered = self._root + "answered"
         self.redriven = self._root + "redriven"
         self.score_prefix = self._root + "score:"
 
@@ -56,6 +61,10 @@ class Keys:
     def version(self, shard: str, number: int) -> str:
         """A replaced model."""
         return f"{self._root}version:{shard}:{number}"
+
+    def versions(self, shard: str) -> str:
+        """Which replaced models are kept."""
+        return f"{self._root}versions:{shard}"
 
     def published(self, shard: str) -> str:
         """Per partition, the next offset without a published score."""

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.errors import ModelError
@@ -20,6 +22,7 @@ from fluvial.memory import Memory, Row
 from fluvial.mixture import Mixture, NonFiniteAnswer, uniform
 from fluvial.reactions import Note as _Note
 from fluvial.reactions import Reactions
+from fluvial.relearning import Relearning
 from fluvial.types import (
     Answer,
     Event,
@@ -27,6 +30,8 @@ from fluvial.types import (
     Outcome,
     PartitionLedger,
     Rare,
+    Retired,
+    Rollback,
     Task,
 )
 
@@ -86,6 +91,7 @@ class Learner(Reactions):
         self._size = spec.size
         self._period = spec.policy.period
         self._version = self.lineage.current
+        self.relearning = Relearning.restore(state.get("relearning"))
         self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
         """Labelled and answered events since the last turn."""
         self.turns = 0
@@ -114,6 +120,7 @@ class Learner(Reactions):
             "fresh_at": 0,
             "streak": 0,
             "snapshot": {},
+            "relearning": None,
         }
         return cls(spec, state)
 
@@ -122,6 +129,8 @@ class Learner(Reactions):
     def step(self, event: Event) -> Outcome:
         """Fold one event. Raises ModelError (the state is then no longer to be used) and OutOfOrder."""
         ledger = self.ledger.advance(event.partition, event.offset)
+        if self.relearning is not None:
+            return self._step_again(event, ledger, self.relearning)
         return self._finish(event, ledger, self._predict(event))
 
     def steps(self, events: Sequence[Event]) -> list[Outcome]:
@@ -143,7 +152,7 @@ class Learner(Reactions):
 
     def _calm(self) -> int:
         """How many events may come before the one that ends a block, a period or a snapshot's interval."""
-        if self._streak or self.spec.weighted or self._trial is not None:
+        if self._streak or self.spec.weighted or self._trial is not None or self.relearning is not None:
             return 0
         until = min(CLOCK - len(self._rows), SNAPSHOT_EVERY - self.events % SNAPSHOT_EVERY)
         if self._period:
@@ -234,8 +243,35 @@ class Learner(Reactions):
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, version, False, note)
 
+    def _step_again(self, event: Event, ledger: PartitionLedger, relearning: Relearning) -> Outcome:
+        """Teach an event that was answered before a roll-back; others go their way as ever."""
+        concerned, rare = relearning.concerns(event.partition, event.offset), None
+        if relearning.over(self.ledger.offsets()):
+            self.relearning = None
+            rare = Rare(entries=(self._entry("relearned", event, {"version": self._version}),))
+        if not concerned:
+            outcome = self._finish(event, ledger, self._predict(event))
+            return msgspec.structs.replace(outcome, rare=_both(rare, outcome.rare))
+        if relearning.leaves_out(event.partition, event.offset):
+            ledger.skipped += 1
+        elif event.y is None:
+            ledger.scored += 1
+        else:
+            ledger.learned += 1
+            self.events += 1
+            self._fresh_at = self.events  # the ring has no rows of these
+            self._learn(event, event.y)
+        return Outcome(self._uniform, 0, self._version, False, rare)
+
+    def left_out(self, partition: int, offset: int) -> bool:
+        """Whether a roll-back leaves this offset out of what is learned again."""
+        return self.relearning is not None and self.relearning.leaves_out(partition, offset)
+
     def refuse(self, partition: int, offset: int) -> None:
-        """Account for an event that was dead-lettered."""
+        """Account for an event that was dead-lettered, or that is left out."""
+        if self.left_out(partition, offset):
+            self.ledger.advance(partition, offset).skipped += 1
+            return
         self.ledger.advance(partition, offset).dead += 1
 
     def skip(self, partition: int, until: int) -> None:
@@ -256,15 +292,31 @@ class Learner(Reactions):
         if newest.cause in BEGINNINGS and newest.events == self.events:
             return None
         note = _Note()
-        self._settle()
-        self._retire(note)
-        self.mixture = self._crew.beginners(self.events)
-        self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
-        self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
-        self._resume_reactions({})
+        self._give_way(self._crew.beginners(self.events), note)
         # No event made it: the last one that was lost stands for it, and when that was is not known.
         last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("events-lost", last, None, note, {"events": lost})
+        return note.rare()
+
+    def roll_back(self, kept: Retired, request: Rollback) -> Rare | None:
+        """Let a kept model answer again, between two events; `fluvial.rollback` has looked at both.
+
+        Challengers begin afresh, monitors restart; evaluation and lineage go on, and so does the ledger
+        unless the log is read again from where that model had learned its last event.
+        """
+        note, partition, offsets = _Note(), self.ledger.newest, self.ledger.offsets()
+        self._give_way(self._crew.returned(kept, self.events, self.mixture.scale), note)
+        detail: dict[str, Any] = {"to": kept.version, "by": request.by, "because": request.because}
+        detail |= {"request": request.id, "asked_at": request.at}
+        if request.relearn:
+            again = self.relearning.until if self.relearning is not None else {}
+            until = {p: max(offset, again.get(p, 0)) for p, offset in offsets.items()}
+            self.relearning = Relearning(until, request.skip)
+            self.ledger = Ledger.restore(kept.ledger)
+            detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
+        # No event made it: it stands behind the last one, and when that was is not known.
+        last = Event(partition=partition, offset=offsets[partition] - 1, time=0.0, key=None, x={}, y=None)
+        self._make_version("rollback", last, None, note, detail)
         return note.rare()
 
     def _predict(self, event: Event) -> Sequence[Answer | None]:
@@ -334,6 +386,20 @@ class Learner(Reactions):
             give_way()
         return seen.metrics((y, answer) for _, y, _, answer, _ in rows)
 
+    @property
+    def crew(self) -> Crew:
+        """What makes its members."""
+        return self._crew
+
+    def _give_way(self, mixture: Mixture, note: _Note) -> None:
+        """Let others answer from here on, between two events, judged by nothing that came before them."""
+        self._settle()
+        self._retire(note)
+        self.mixture = mixture
+        self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
+        self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
+        self._resume_reactions({})
+
     # ---- non-finite answers ------------------------------------------------------------------
 
     def _predict_carefully(self, event: Event) -> Sequence[Answer | None]:
@@ -364,7 +430,7 @@ class Learner(Reactions):
         Going back in the log instead would meet the same events again, for ever.
         """
         note = _Note()
-        self._retire(note)
+        self._retire(note, event)
         for index in self._sick:
             lane = self.mixture.members[index].lane
             model = self.spec.load(self._snapshot.get(lane) or self._crew.blanks[lane])
@@ -389,15 +455,7 @@ class Learner(Reactions):
         Never the live ones: asking changes some models.
         """
         members = self._crew.load(dumped)
-        out: list[Answer] = []
-        for x, _, _ in self.memory.newest(PROBES):
-            for member in members:
-                try:
-                    answer = member.ask(x)
-                except NonFiniteAnswer:
-                    answer = None
-                out.append(answer if answer is not None else self._uniform)
-        return out
+        return self._crew.answers(members, self.memory.newest(PROBES))
 
     def state(self) -> dict[str, Any]:
         """Everything the fold needs, as primitives and River objects."""
@@ -420,4 +478,5 @@ class Learner(Reactions):
             "streak": self._streak,
             "snapshot": dict(self._snapshot),
             "reactions": self._reactions_state(),
+            "relearning": None if self.relearning is None else self.relearning.state(),
         }

@@ -74,6 +74,11 @@ class Ledger:
         run = self.partitions[self._running].next * 1_021 + self._running + 1
         return ((self._runs + run) * MULTIPLIER) & MASK
 
+    @property
+    def newest(self) -> int:
+        """The partition of the newest event."""
+        return min(self.partitions) if self._running is None else self._running
+
     def handled(self) -> int:
         """Events accounted for; offsets that were skipped or never there are none."""
         return sum(p.learned + p.scored + p.dead for p in self.partitions.values())
@@ -81,6 +86,14 @@ class Ledger:
     def offsets(self) -> dict[int, int]:
         """The next offset of each partition."""
         return {p: ledger.next for p, ledger in self.partitions.items()}
+
+    def before(self, partition: int, offset: int) -> dict[str, Any]:
+        """State as it stood before this offset, which is under way: accounted for, perhaps counted too."""
+        state = self.state()
+        under_way = msgspec.structs.replace(self.partitions[partition], next=offset)
+        under_way.learned -= self.partitions[partition].balanced()
+        state["partitions"][partition] = msgspec.structs.astuple(under_way)
+        return state
 
     def state(self) -> dict[str, Any]:
         """As primitives."""

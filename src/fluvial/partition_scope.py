@@ -164,6 +164,7 @@ class PartitionScope(Scope):
 
         def work(keeper: Keeper) -> None:
             self.heed_breaker(keeper, lambda: self._take(keeper))
+            self.heed_requests(keeper, lambda: self._take(keeper))
             if keeper.trip is not None:
                 self._member.set_aside(keeper.shard.offsets)
 

@@ -16,8 +16,11 @@ from fluvial.types import (
     DeadLetter,
     Decision,
     Entry,
+    Kept,
     Lag,
     Membership,
+    Reply,
+    Rollback,
     Score,
     Standing,
     StoreReport,
@@ -189,6 +192,8 @@ class Store(Protocol):
     ) -> None:
         """Flip the head to `blob`, append the journal and keep the replaced models, all or nothing.
 
+        Of the kept models those go that `VersionSettings` no longer wants, unless they are pinned.
+
         `sequence` is the stored one plus one, or the stored one with the same blob (a repeated
         write: answered as done). Anything else, or another epoch or token: Fenced.
         Raises StoreUnavailable, StoreFull.
@@ -210,6 +215,39 @@ class Store(Protocol):
 
     def version_blob(self, shard: str, number: int) -> bytes | None:
         """The model that served as this version, if it is still kept."""
+
+    def kept(self, shard: str) -> Mapping[int, Kept]:
+        """What is known of each version that has a model, a pin or a note."""
+
+    def pin(self, shard: str, number: int, by: str | None) -> bool:
+        """Never drop this version's model, or (None) let it go like the others; journalled once.
+
+        False: there is no model to pin. Raises StoreError when so many are pinned already.
+        """
+
+    def annotate(self, shard: str, number: int, text: str, by: str) -> None:
+        """Write a note beside a version, or remove it (empty); journalled once. Raises StoreError."""
+
+    def ask(self, shard: str, request: Rollback) -> bool:
+        """A person asks the shard's owner for a roll-back; journalled once. Needs no claim.
+
+        The same request again changes nothing. False: another one stands.
+        """
+
+    def asked(self, shard: str) -> Rollback | None:
+        """What is asked for and not answered yet."""
+
+    def withdraw(self, shard: str, request: Rollback) -> bool:
+        """A person takes it back; journalled. False: it does not stand (any more)."""
+
+    def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
+        """The owner says what became of a request, which then no longer stands; refusals are journalled.
+
+        Raises Fenced.
+        """
+
+    def answered(self, shard: str) -> Reply | None:
+        """What became of the newest request that was answered."""
 
     def trip(self, claim: Claim, trip: Trip) -> bool:
         """Store and journal that the flood breaker paused the shard; the same trip again changes nothing.

@@ -14,6 +14,7 @@ import msgspec
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import ErrorMonitor
 from fluvial.errors import ModelError
+from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage, told
 from fluvial.memory import RING, Learned, Memory, Row
 from fluvial.mixture import Member, Mixture, NonFiniteAnswer
@@ -82,6 +83,7 @@ class Reactions:
     mixture: Mixture
     monitor: ErrorMonitor
     memory: Memory
+    ledger: Ledger
     lineage: Lineage
     events: int
     counts: Counter[str]
@@ -162,7 +164,7 @@ class Reactions:
         if refit and decision.events:
             warm = self._newest(decision.events)
         fading = refit and decision.half_life > 0.0
-        self._retire(note)
+        self._retire(note, event)
         for index, old in enumerate(self.mixture.members):
             fresh = self._crew.fresh(old, self._before_this_event)
             if fading and self._crew.takes_weight[old.lane]:
@@ -196,7 +198,7 @@ class Reactions:
         members, weights = self.mixture.members, self.mixture.weights
         lane, k = members[decision.member].lane, decision.member
         champion = next(i for i, m in enumerate(members) if m.champion and m.lane == lane)
-        self._retire(note)
+        self._retire(note, event)
         members[k].champion = True
         members[champion] = members[k]
         weights[champion] = weights[k]
@@ -218,12 +220,27 @@ class Reactions:
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
 
-    def _retire(self, note: Note) -> None:
+    def _retire(self, note: Note, event: Event | None = None) -> None:
         """Keep what answers now, so that it can be brought back."""
-        blob = self.spec.dump({m.lane: m.model for m in self.mixture.members if m.champion})
-        note.retired.append(Retired(version=self.lineage.current, blob=blob))
+        retired = self.retired(event)
+        note.retired.append(retired)
         if self.spec.policy.recalls:
-            self._stock = [*self._stock, (self.lineage.current, blob)][-self.spec.policy.recalls :]
+            self._stock = [*self._stock, (retired.version, retired.blob)][-self.spec.policy.recalls :]
+
+    def retired(self, event: Event | None = None) -> Retired:
+        """What answers now, as it is kept once it is replaced. `event` is under way and not yet learned."""
+        weighted = zip(self.mixture.members, self.mixture.weights, strict=True)
+        champions = [(m, w) for m, w in weighted if m.champion]
+        ledger = self.ledger
+        return Retired(
+            version=self.lineage.current,
+            blob=self.spec.dump({m.lane: m.model for m, _ in champions}),
+            served=self.lineage.versions[-1],
+            weights={m.lane: w for m, w in champions},
+            ages={m.lane: self.events - m.born for m, _ in champions},
+            ledger=ledger.state() if event is None else ledger.before(event.partition, event.offset),
+            metrics=self.metrics()["fading"],
+        )
 
     # ---- recall ------------------------------------------------------------------------------
 
@@ -260,7 +277,7 @@ class Reactions:
     ) -> None:
         """Let a retired version serve again; the fresh model that it was better than goes on trial."""
         models = self.spec.load(next(blob for number, blob in self._stock if number == chosen))
-        self._retire(note)
+        self._retire(note, event)
         self._stock = [kept for kept in self._stock if kept[0] != chosen]
         for index, old in enumerate(self.mixture.members):
             lane = old.lane
@@ -345,7 +362,7 @@ class Reactions:
         if trial is None:
             return
         at = trial.standing(self.events)
-        self._retire(note)
+        self._retire(note, event)
         trial.member.champion = True
         self.mixture.members[self._champion_of(trial.member.lane)] = trial.member
         self.monitor.restart()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from fluvial import rollback
 from fluvial.errors import Fenced, FluvialError, OffsetLost, SourceUnavailable, StoreError
 from fluvial.fitness import Fitness
 from fluvial.keeper import Keeper, Parts
@@ -146,6 +147,13 @@ class Scope:
         """Ask whether the flood breaker has paused the shard; once it is resumed, read on behind it."""
         was = keeper.trip
         if keeper.held() is None and was is not None:
+            read_again()
+
+    # ---- roll-backs --------------------------------------------------------------------------
+
+    def heed_requests(self, keeper: Keeper, read_again: Callable[[], None]) -> None:
+        """Carry out a roll-back that a person asked for, once a second at most."""
+        if rollback.heed(self.parts, keeper, self.stretch):
             read_again()
 
     # ---- the log beside what was read of it ---------------------------------------------------

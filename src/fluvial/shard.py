@@ -15,21 +15,34 @@ from typing import Any, TypeVar
 import msgspec
 
 from fluvial.breaker import Breaker
-from fluvial.checkpoint import Expectation, Header, Opened, SigningKey, compare, runtime, seal, unseal
+from fluvial.checkpoint import (
+    MAX_HEADER,
+    Expectation,
+    Header,
+    Opened,
+    SigningKey,
+    compare,
+    runtime,
+    seal,
+    unseal,
+)
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
-from fluvial.learner import Learner
+from fluvial.kept import seal_kept
+from fluvial.learner import PROBES, Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
 from fluvial.ports import Source, Store
-from fluvial.types import Answer, Claim, Commit, Entry, Head, Topology
+from fluvial.types import Answer, Claim, Commit, Entry, Head, Retired, Topology, Version
 
 T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
+MANY = 100
+"""Partitions above which it is looked at whether the lineage fits into a header."""
 LARGE = 1_000_000
 """Bytes of a state that takes a while: the lease is stretched for it, the cyclic collector kept off it."""
 
@@ -116,7 +129,19 @@ class Shard:
         state = {"fold": fold, "inference": self.codec.state(), "breaker": self.breaker.state()}
         payload = unpickle.dumps(state)
         answers = self.learner.probe(fold["members"])
-        header = Header(
+        header = self._header(sequence, len(payload))
+        key = self._keys[0] if self._keys else None
+        return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
+
+    @unpickle.uncollected()
+    def sealed_version(self, retired: Retired, sequence: int) -> bytes:
+        """A replaced model in a signed envelope, to go with this checkpoint. Raises CheckpointTooLarge."""
+        learner, key = self.learner, self._keys[0] if self._keys else None
+        header, rows = self._header(sequence, 0), learner.memory.newest(PROBES)
+        return seal_kept(retired, header, learner.crew, rows, key, self.settings.checkpoint.max_bytes)
+
+    def _header(self, sequence: int, size: int) -> Header:
+        return Header(
             service=self.settings.service,
             shard=self.claim.shard,
             epoch=self.claim.epoch,
@@ -129,11 +154,17 @@ class Shard:
             model=self._model,
             model_class=self._wrapped,
             created_at=time.time(),
-            size=len(payload),
+            size=size,
             runtime=runtime(),
+            lineage=self._told_lineage(),
         )
-        key = self._keys[0] if self._keys else None
-        return seal(payload, header, answers, key, self.settings.checkpoint.max_bytes)
+
+    def _told_lineage(self) -> tuple[Version, ...]:
+        """For the header, whose size is bounded: of very many partitions a roll-back says very much."""
+        lineage = tuple(self.learner.lineage.versions)
+        while len(self.offsets) > MANY and len(msgspec.json.encode(lineage)) > MAX_HEADER // 4:
+            lineage = lineage[1:]
+        return lineage
 
     def save(
         self, store: Store, blob: bytes, entries: Sequence[Entry], versions: Mapping[int, bytes]

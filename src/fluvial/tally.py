@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 from fluvial.types import Action, PartitionLedger, Rare
 
@@ -47,6 +48,16 @@ class Tally:
         for action in (Action.HOLD, Action.CHALLENGE, Action.DISMISS):  # make no version
             if any(entry.kind == action for entry in rare.entries):
                 self._count("reaction", action)
+
+    def moved(self, before: Mapping[int, PartitionLedger], now: Mapping[int, PartitionLedger]) -> None:
+        """The log is read again from earlier offsets: what was counted in this process stays counted."""
+        for partition, ledger in now.items():
+            taken, old = self.taken.get(partition), before.get(partition)
+            if taken is None or old is None:
+                continue
+            for name in ledger.__struct_fields__:
+                was = getattr(taken, name) + getattr(ledger, name) - getattr(old, name)
+                setattr(taken, name, was)
 
     def _count(self, *what: str) -> None:
         self.happened[what] += 1

@@ -50,6 +50,7 @@ class TopicScope(Scope):
         while not self.patience.stopping:
             self.patience.turn()
             self.heed_breaker(keeper, lambda: self._assign(keeper))
+            self.heed_requests(keeper, lambda: self._assign(keeper))
             if keeper.trip is not None:
                 self.parts.source.pause()  # an assignment since the last turn has begun to read again
             try:

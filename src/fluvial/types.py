@@ -78,8 +78,8 @@ class Version(msgspec.Struct, frozen=True):
 
     number: int
     cause: str
-    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, `refit`, `recall`, later
-    `rollback`, `manual`."""
+    """`genesis`, `reset`, `promotion`, `restart`, `non-finite`, `events-lost`, `refit`, `recall`, `rollback`,
+    later `manual`."""
     parent: int | None
     partition: int
     offset: int
@@ -112,7 +112,17 @@ class Retired(msgspec.Struct, frozen=True):
     version: int
     """The version that it served as."""
     blob: bytes
-    """Its members, pickled; the worker signs and stores it."""
+    """Its champions by lane, pickled; the worker signs and stores it."""
+    served: Version | None = None
+    """That version."""
+    weights: Mapping[str, float] = {}
+    """Of its champions, by lane."""
+    ages: Mapping[str, int] = {}
+    """Labelled events that each champion had learned, by lane."""
+    ledger: Mapping[str, Any] = {}
+    """What had become of every offset when it had learned its last event: from there it can learn again."""
+    metrics: Mapping[str, float] = {}
+    """The fading prequential metrics at its end."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -204,6 +214,44 @@ class Trip(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """The same after a replay: the same event trips it again."""
         return f"{self.partition}/{self.offset}"
+
+
+class Rollback(msgspec.Struct, frozen=True):
+    """A person asks for an earlier version to answer again."""
+
+    id: str
+    """Made by who asks; the same request again is known by it."""
+    version: int
+    by: str
+    because: str
+    at: float
+    """Wall time."""
+    relearn: bool = False
+    """Read the log again from where that version had learned its last event."""
+    skip: tuple[tuple[int, int, int], ...] = ()
+    """Spans that are then left out: partition, first offset, the next one after it."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What became of a request."""
+
+    id: str
+    version: int | None
+    """The version that it made; None: it was refused."""
+    because: str = ""
+    """Why it was refused."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a store says of a version."""
+
+    at: float | None = None
+    """Wall time since which its model is kept; None: it is not (any more)."""
+    size: int = 0
+    """Bytes."""
+    pinned: str | None = None
+    """By whom; a pinned model is never dropped."""
+    note: str | None = None
 
 
 class Topology(msgspec.Struct, frozen=True):

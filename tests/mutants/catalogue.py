@@ -595,4 +595,56 @@ FOLD = [
     ),
 ]
 
-MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD)
+VERSIONS = [
+    mutant(
+        "rolled-back-twice",
+        "a crash before the answer: the model that learned since the roll-back is thrown away again",
+        [("rollback.py", "made, moved = _made(keeper, request), False", "made, moved = None, False")],
+        "test_rollback.py::test_a_crash_in_the_middle_takes_effect_once",
+    ),
+    mutant(
+        "answered-before-it-is-durable",
+        "a person is told that an earlier version answers, a crash later the bad one is back",
+        [("rollback.py", "    if not keeper.unsaved:", "    if True:")],
+        "test_rollback.py::test_a_full_store_is_answered_only_when_it_is_durable",
+    ),
+    mutant(
+        "one-stands-in-for-the-other",
+        "whoever can write to Redis decides which of the signed models comes back",
+        [("checkpoint.py", "if number != expect.version:", "if False:")],
+        "test_rollback.py::test_a_forged_version_is_refused",
+    ),
+    mutant(
+        "pins-are-ignored",
+        "the model that somebody wanted to keep is gone when it is needed",
+        [
+            (
+                "adapters/versions.py",
+                "version.at is not None and version.pinned is None",
+                "version.at is not None",
+            ),
+            ("flip.lua", "redis.call('HEXISTS', KEYS[6], 'pin:' .. number) == 0", "true"),
+        ],
+        "contracts/test_store.py::test_a_pinned_one_stays_until_it_is_let_go",
+    ),
+    mutant(
+        "judged-a-second-time",
+        "learning again after a roll-back counts answers into the metrics that nobody was served",
+        [
+            (
+                "learner.py",
+                "            return self._step_again(event, ledger, self.relearning)\n",
+                "            pass\n",
+            )
+        ],
+        "test_rollback.py::test_learning_again_teaches_the_log_less_the_bad_span",
+    ),
+    mutant(
+        "position-of-the-replaced",
+        "the event at which a model was replaced is missing when it learns again",
+        [("ledger.py", "self.partitions[partition], next=offset)", "self.partitions[partition])")],
+        "test_rollback.py::test_a_model_that_is_replaced_has_not_learned_the_event_at_which_it_was",
+    ),
+]
+
+MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS)

@@ -9,18 +9,21 @@ import gzip
 import json
 import os
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from fluvial import streams
+from fluvial.checkpoint import Expectation
 from fluvial.codec import Codec
 from fluvial.config import parse
 from fluvial.errors import BadEvent, ModelError
+from fluvial.kept import load_kept, open_kept
 from fluvial.learner import Learner
 from fluvial.models import build, unpickle
-from fluvial.shard import blanks_of, spec_of
+from fluvial.shard import blanks_of, model_fingerprint, signing_keys, spec_of
 
 OWN = [f"support.factories:{name}" for name in ("Counting", "Flickering", "Mean", "Odd")]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -223,6 +226,15 @@ def offenders(settings, values):
             found.add(error.offset)
         else:
             return found
+
+
+def kept_model(settings, blob, number, shard="all"):
+    """A kept version as a worker opens it: `Retired`, and its models by lane."""
+    spec, extra = spec_of(settings), unpickle.parse_extra(settings.model.allow)
+    expect = Expectation(settings.service, shard, settings.schema.hash, version("river"), version=number)
+    opened = open_kept(blob, expect, signing_keys(settings), model_fingerprint(settings))
+    retired, _ = load_kept(opened, lambda b: unpickle.loads(b, extra), spec)
+    return retired, spec.load(retired.blob)
 
 
 # --- comparison ------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ class MemoryBench:
     def __init__(self):
         self.backing = MemoryBacking()
 
-    def open(self, scores=None):
-        return MemoryStore(self.backing, scores)
+    def open(self, scores=None, versions=None):
+        return MemoryStore(self.backing, scores, versions)
 
     def score(self, key):
         return self.backing.score(key)
@@ -68,9 +68,11 @@ class RedisBench:
         self._client = client
         self._opened = []
 
-    def open(self, scores=None, **settings):
+    def open(self, scores=None, versions=None, **settings):
         values = RedisSettings(url=Secret(self._url), **settings)
-        store = RedisStore(values, self.keys, scores or ScoreSettings(), client=self._client)
+        store = RedisStore(
+            values, self.keys, scores or ScoreSettings(), versions=versions, client=self._client
+        )
         self._opened.append(store)
         return store
 

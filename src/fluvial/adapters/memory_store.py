@@ -27,12 +27,23 @@ from typing import Any
 import msgspec
 
 from fluvial.adapters.generations import known_to_the_group, older_generation
-from fluvial.config import ScoreSettings
-from fluvial.errors import CheckpointLost, Fenced
+from fluvial.adapters.versions import MAX_PINS, asking, outdated
+from fluvial.config import ScoreSettings, VersionSettings
+from fluvial.errors import CheckpointLost, Fenced, StoreError
 from fluvial.keys import KEPT_REDRIVEN
-from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport, Trip
+from fluvial.types import (
+    Claim,
+    Entry,
+    Head,
+    Kept,
+    Membership,
+    Reply,
+    Rollback,
+    Score,
+    StoreReport,
+    Trip,
+)
 
-KEPT_VERSIONS = 10
 JOURNAL_LENGTH = 10_000
 FOR_TESTS = StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
 
@@ -47,6 +58,7 @@ class MemoryShard:
     blobs: list[bytes | None] = field(default_factory=list)
     """The kept generations, newest first; a test makes one None to lose it."""
     versions: dict[int, bytes] = field(default_factory=dict)
+    kept: dict[int, Kept] = field(default_factory=dict)
     published: dict[int, int] = field(default_factory=dict)
     journalled: tuple[Entry, ...] = ()
     member: tuple[str, int] = ("", -1)
@@ -67,6 +79,8 @@ class MemoryBacking:
     journal: deque[tuple[float, str, Entry]] = field(default_factory=lambda: deque(maxlen=JOURNAL_LENGTH))
     tripped: dict[str, Trip] = field(default_factory=dict)
     """By shard."""
+    asked: dict[str, Rollback] = field(default_factory=dict)
+    answered: dict[str, Reply] = field(default_factory=dict)
     report: StoreReport = FOR_TESTS
     """What it says of itself."""
     redriven: dict[str, int] = field(default_factory=dict)
@@ -82,7 +96,12 @@ class MemoryBacking:
 class MemoryStore:
     """`ports.Store` in memory. Stores on the same backing may be used from several threads."""
 
-    def __init__(self, backing: MemoryBacking | None = None, scores: ScoreSettings | None = None) -> None:
+    def __init__(
+        self,
+        backing: MemoryBacking | None = None,
+        scores: ScoreSettings | None = None,
+        versions: VersionSettings | None = None,
+    ) -> None:
         self.backing = backing or MemoryBacking()
         self.scores_written = 0
         self.scores_refused = 0
@@ -92,6 +111,7 @@ class MemoryStore:
         self.lose_answer: Exception | None = None
         """Raised by the next call after it had its effect."""
         self._scores = scores or ScoreSettings()
+        self._versions = versions or VersionSettings()
 
     @contextmanager
     def _call(self) -> Iterator[MemoryBacking]:
@@ -190,8 +210,12 @@ class MemoryStore:
             stored.head = Head(sequence, digest, dict(offsets))
             stored.blobs = [blob, *[kept for kept in stored.blobs if kept is not None][:1]]
             stored.versions |= versions
-            for number in sorted(stored.versions)[:-KEPT_VERSIONS]:
-                del stored.versions[number]
+            now = self.backing.clock()
+            for number, model in versions.items():
+                stored.kept[number] = Kept(at=now, size=len(model))
+            for number in outdated(stored.kept, self._versions, now):
+                stored.versions.pop(number, None)
+                del stored.kept[number]
             self._append(claim.shard, entries)
 
     def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:
@@ -234,6 +258,76 @@ class MemoryStore:
         """The model that served as this version; see the port."""
         with self._call() as backing:
             return backing.shards.get(shard, MemoryShard()).versions.get(number)
+
+    def kept(self, shard: str) -> Mapping[int, Kept]:
+        """What is known of each version; see the port."""
+        with self._call() as backing:
+            return dict(backing.shards.get(shard, MemoryShard()).kept)
+
+    def pin(self, shard: str, number: int, by: str | None) -> bool:
+        """Pin or unpin; see the port."""
+        with self._call() as backing:
+            kept = backing.shards.get(shard, MemoryShard()).kept
+            known = kept.get(number, Kept())
+            if by is not None and known.at is None:
+                return False
+            if by is not None and sum(k.pinned is not None for k in kept.values()) >= MAX_PINS:
+                raise StoreError(f"{MAX_PINS} versions are pinned: unpin one first")
+            kind = "unpinned" if by is None else "pinned"
+            self._mark(shard, number, msgspec.structs.replace(known, pinned=by), kind, {"by": by})
+            return True
+
+    def annotate(self, shard: str, number: int, text: str, by: str) -> None:
+        """Write a note; see the port."""
+        with self._call() as backing:
+            known = backing.shards.get(shard, MemoryShard()).kept.get(number, Kept())
+            noted = msgspec.structs.replace(known, note=text or None)
+            self._mark(shard, number, noted, "annotated", {"by": by, "note": text})
+
+    def _mark(self, shard: str, number: int, kept: Kept, kind: str, detail: Mapping[str, Any]) -> None:
+        stored = self.backing.shards.setdefault(shard, MemoryShard())
+        if stored.kept.get(number, Kept()) != kept:
+            stored.kept = {n: k for n, k in {**stored.kept, number: kept}.items() if k != Kept()}
+            self._append(shard, [Entry(kind, time=time.time(), detail={"version": number, **detail})])
+
+    def ask(self, shard: str, request: Rollback) -> bool:
+        """Ask for a roll-back; see the port."""
+        with self._call() as backing:
+            standing, reply = backing.asked.get(shard), backing.answered.get(shard)
+            if standing is None and (reply is None or reply.id != request.id):
+                backing.asked[shard] = request
+                self._append(shard, [asking("rollback-asked", request)])
+            return standing in {None, request}
+
+    def asked(self, shard: str) -> Rollback | None:
+        """What is asked for; see the port."""
+        with self._call() as backing:
+            return backing.asked.get(shard)
+
+    def withdraw(self, shard: str, request: Rollback) -> bool:
+        """Take it back; see the port."""
+        with self._call() as backing:
+            if backing.asked.get(shard) != request:
+                return False
+            del backing.asked[shard]
+            self._append(shard, [asking("rollback-withdrawn", request)])
+            return True
+
+    def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
+        """Say what became of it; see the port."""
+        with self._call() as backing:
+            self._owned(claim)
+            if backing.asked.get(claim.shard) == request:
+                del backing.asked[claim.shard]
+            if backing.answered.get(claim.shard) != reply:
+                backing.answered[claim.shard] = reply
+                if reply.version is None:
+                    self._append(claim.shard, [asking("rollback-refused", request, reply.because)])
+
+    def answered(self, shard: str) -> Reply | None:
+        """What became of the newest; see the port."""
+        with self._call() as backing:
+            return backing.answered.get(shard)
 
     def trip(self, claim: Claim, trip: Trip) -> bool:
         """Store that the flood breaker paused the shard; see the port."""

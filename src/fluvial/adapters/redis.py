@@ -30,16 +30,29 @@ from redis.sentinel import Sentinel
 
 from fluvial.adapters.generations import known_to_the_group, older_generation
 from fluvial.adapters.redis_address import Address, address
-from fluvial.config import RedisSettings, ScoreSettings
+from fluvial.adapters.versions import MAX_MARKS, MAX_PINS, asking, outdated
+from fluvial.config import RedisSettings, ScoreSettings, VersionSettings
 from fluvial.errors import CheckpointLost, Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.keys import KEPT_REDRIVEN, Keys
-from fluvial.types import Claim, Entry, Head, Membership, Score, StoreReport, Trip
+from fluvial.types import (
+    Claim,
+    Entry,
+    Head,
+    Kept,
+    Membership,
+    Reply,
+    Rollback,
+    Score,
+    StoreReport,
+    Trip,
+)
 
 BYTES_A_SECOND = 10_000_000
 """Slowest acceptable link: a blob's upload may take this much longer than another call."""
 UPLOAD_SECONDS = 300
 """How long an uploaded blob waits for its flip before it expires."""
-KEPT_VERSIONS = 10
+LOOK_SECONDS = 3_600.0
+"""How often kept models are looked through for old ones although none was replaced."""
 JOURNAL_LENGTH = 10_000
 SCORES_A_CALL = 990
 """Scores in one script call: with the other keys under the thousand that `unpack` surely takes."""
@@ -258,8 +271,12 @@ class RedisStore:
         keys: Keys,
         scores: ScoreSettings,
         *,
+        versions: VersionSettings | None = None,
         client: Any = None,
     ) -> None:
+        self._versions = versions or VersionSettings()
+        self._look_at: dict[str, float] = {}
+        """By shard, when kept models are looked through again."""
         self.scores_written = 0
         self.scores_refused = 0
         """Scores of new keys left out because `scores.max_keys` have one."""
@@ -376,27 +393,39 @@ class RedisStore:
         name = self._keys.blob(shard, claim.epoch, sequence, digest)
         uploads = {name: blob}
         moves: list[str] = []
+        told: list[str | bytes] = []
         for number, model in versions.items():
             own = hashlib.sha256(b"%d:" % number)  # two versions may hold the same bytes
             own.update(model)
             upload = self._keys.blob(shard, claim.epoch, sequence, own.hexdigest())
             uploads[upload] = model
             moves += [upload, self._keys.version(shard, number)]
-        kept = sorted({*head.versions, *versions})
-        dropped = [self._keys.version(shard, number) for number in kept[:-KEPT_VERSIONS]]
+            told += [str(number), self._encode({"at": time.time(), "size": len(model)})]
+        let_go = self._outdated(shard, head.versions, versions)
+        gone = [self._keys.version(shard, number) for number in let_go]
         keys = [self._keys.head(shard), self._keys.journal, name, head.blob or name, head.previous or name]
-        args = [claim.epoch, claim.token, sequence, digest, msgspec.json.encode(offsets)]
-        args += [msgspec.json.encode(kept[-KEPT_VERSIONS:]), JOURNAL_LENGTH, shard, len(versions)]
+        keys += [self._keys.versions(shard), *moves, *gone]
+        args = [claim.epoch, claim.token, sequence, digest, msgspec.json.encode(offsets), len(let_go)]
+        args += [JOURNAL_LENGTH, shard, len(versions), *told, *let_go, *_told(entries)]
         for _ in range(2):  # an upload that an earlier attempt made may have expired just now
             for key, value in uploads.items():
                 self._server.call("SET", key, value, "NX", "EX", UPLOAD_SECONDS, upload=len(value))
-            answer = self._server.script("flip", [*keys, *moves, *dropped], [*args, *_told(entries)])
+            answer = self._server.script("flip", keys, args)
             if answer == b"fenced":
                 _fenced(claim)
             if answer != b"missing":
+                self._look_at[shard] = time.monotonic() + LOOK_SECONDS
                 return
         msg = f"shard {shard}: {name} was gone before it was live; is somebody deleting keys?"
         raise StoreError(msg)
+
+    def _outdated(self, shard: str, unlisted: Sequence[int], new: Mapping[int, bytes]) -> list[int]:
+        """Versions whose models are to go with this save; `unlisted`: what an earlier release kept."""
+        if not new and not unlisted and time.monotonic() < self._look_at.get(shard, 0.0):
+            return []
+        now = time.time()
+        kept = {**self.kept(shard), **{n: Kept(at=now, size=len(model)) for n, model in new.items()}}
+        return sorted({*outdated(kept, self._versions, now), *unlisted})
 
     def version_blob(self, shard: str, number: int) -> bytes | None:
         """The model that served as this version; see the port."""
@@ -408,7 +437,8 @@ class RedisStore:
         head = self._head(claim.shard)
         keys = [self._keys.head(claim.shard), self._keys.published(claim.shard)]
         keys += [name for name in (head.blob, head.previous) if name]
-        keys += [self._keys.version(claim.shard, number) for number in head.versions]
+        kept = {*head.versions, *self.kept(claim.shard)}
+        keys += [self._keys.versions(claim.shard), *(self._keys.version(claim.shard, n) for n in kept)]
         args = [claim.epoch, claim.token, head.sequence, head.digest]
         if self._server.script("forget", keys, args) == b"fenced":
             _fenced(claim)
@@ -422,6 +452,87 @@ class RedisStore:
         )
         kept = msgspec.json.decode(versions, type=list[int]) if versions else []
         return _StoredHead(epoch, token, int(sequence or 0), digest, blob, previous, kept)
+
+    # Versions
+
+    def kept(self, shard: str) -> Mapping[int, Kept]:
+        """What is known of each version; see the port."""
+        known: dict[int, dict[str, Any]] = {}
+        for field, value in self._pairs_of(self._keys.versions(shard)):
+            kind, _, number = field.rpartition(":")
+            said = {"pin": "pinned", "note": "note"}.get(kind)
+            known.setdefault(int(number), {}).update({said: value} if said else msgspec.json.decode(value))
+        return {number: msgspec.convert(known[number], Kept) for number in sorted(known)}
+
+    def pin(self, shard: str, number: int, by: str | None) -> bool:
+        """Pin or unpin; see the port."""
+        if (
+            by is not None
+            and sum(version.pinned is not None for version in self.kept(shard).values()) >= MAX_PINS
+        ):
+            raise StoreError(f"{MAX_PINS} versions are pinned: unpin one first")
+        kind, needs = ("unpinned", "") if by is None else ("pinned", str(number))
+        return self._mark(shard, f"pin:{number}", by or "", needs, kind, {"version": number, "by": by})
+
+    def annotate(self, shard: str, number: int, text: str, by: str) -> None:
+        """Write a note; see the port."""
+        detail = {"version": number, "by": by, "note": text}
+        self._mark(shard, f"note:{number}", text, "", "annotated", detail)
+
+    def _mark(
+        self, shard: str, field: str, value: str, needs: str, kind: str, detail: Mapping[str, Any]
+    ) -> bool:
+        entry = Entry(kind, time=time.time(), detail=detail)
+        keys = [self._keys.versions(shard), self._keys.journal]
+        args = [field, value, needs, MAX_MARKS, shard, JOURNAL_LENGTH, *_told([entry])]
+        answer = self._server.script("mark", keys, args)
+        if answer == b"full":
+            raise StoreError(f"shard {shard}: there are {MAX_MARKS} notes on versions: remove some first")
+        return bool(answer == b"done")
+
+    def ask(self, shard: str, request: Rollback) -> bool:
+        """Ask for a roll-back; see the port."""
+        keys = [self._keys.asked, self._keys.answered, self._keys.journal]
+        args = [shard, request.id, self._encode(request), JOURNAL_LENGTH]
+        answer = self._server.script("ask", keys, [*args, *_told([asking("rollback-asked", request)])])
+        return bool(answer == b"asked")
+
+    def asked(self, shard: str) -> Rollback | None:
+        """What is asked for; see the port."""
+        request = self._server.call("HGET", self._keys.asked, shard)
+        try:
+            return None if request is None else msgspec.json.decode(request, type=Rollback)
+        except msgspec.MsgspecError as error:
+            msg = f"{self._keys.asked} {shard}: this is no request ({error}); remove that field"
+            raise StoreError(msg) from None
+
+    def withdraw(self, shard: str, request: Rollback) -> bool:
+        """Take it back; see the port."""
+        entry = asking("rollback-withdrawn", request)
+        args = [shard, self._encode(request), JOURNAL_LENGTH, *_told([entry])]
+        return bool(
+            self._server.script("withdraw", [self._keys.asked, self._keys.journal], args) == b"withdrawn"
+        )
+
+    def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
+        """Say what became of it; see the port."""
+        entries = [asking("rollback-refused", request, reply.because)] if reply.version is None else []
+        keys = [self._keys.head(claim.shard), self._keys.asked, self._keys.answered, self._keys.journal]
+        args = [claim.epoch, claim.token, claim.shard, self._encode(request), self._encode(reply)]
+        if self._server.script("answer", keys, [*args, JOURNAL_LENGTH, *_told(entries)]) == b"fenced":
+            _fenced(claim)
+
+    def answered(self, shard: str) -> Reply | None:
+        """What became of the newest; see the port."""
+        reply = self._server.call("HGET", self._keys.answered, shard)
+        return None if reply is None else msgspec.json.decode(reply, type=Reply)
+
+    def _pairs_of(self, key: str) -> list[tuple[str, str]]:
+        """A hash, as text."""
+        flat = self._server.call("HGETALL", key)
+        # A client of redis-py answers with a dictionary, a cluster's or an older one with a list.
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return [(_text(field), _text(value)) for field, value in pairs]
 
     # Dead letters
 
@@ -437,10 +548,8 @@ class RedisStore:
 
     def tripped(self) -> Mapping[str, Trip]:
         """What paused a shard; see the port."""
-        flat = self._server.call("HGETALL", self._keys.tripped)
-        # A client of redis-py answers with a dictionary, a cluster's or an older one with a list.
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return {_text(shard): msgspec.json.decode(trip, type=Trip) for shard, trip in pairs}
+        pairs = self._pairs_of(self._keys.tripped)
+        return {shard: msgspec.json.decode(trip, type=Trip) for shard, trip in pairs}
 
     def resume(self, shard: str, trip: Trip) -> bool:
         """Let it go on; see the port."""

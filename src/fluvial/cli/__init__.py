@@ -25,6 +25,7 @@ COMMANDS = {
     "score": "read the latest score of a key",
     "dead-letters": "list, show and redrive the events that were refused",
     "resume": "let a service go on that the flood breaker has paused",
+    "versions": "list, show, compare, pin and annotate a model's versions, and roll back to one",
     "produce": "feed a CSV or JSON-lines file into a topic",
     "generate": "write events of a drifting stream",
     "schema": "print the JSON schema of the settings file, for editors",

@@ -15,6 +15,7 @@ from fluvial.config.settings import (
     RedisSettings,
     ScoreSettings,
     Settings,
+    VersionSettings,
     WorkerSettings,
 )
 from fluvial.config.showing import describe, fingerprint, json_schema, shown_url
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreSettings",
     "Secret",
     "Settings",
+    "VersionSettings",
     "WorkerSettings",
     "check_settings",
     "describe",

@@ -172,6 +172,15 @@ class CheckpointSettings(Section, frozen=True):
     """When Kafka has a commit and Redis has no checkpoint."""
 
 
+class VersionSettings(Section, frozen=True):
+    """`[versions]`: which replaced models stay, to be compared and rolled back to. Pinned ones always do."""
+
+    keep: Annotated[int, Meta(ge=0, le=1_000)] = 10
+    """So many of a shard, the newest."""
+    keep_days: Positive = 90.0
+    """And none that was replaced longer ago."""
+
+
 class DeadLetterSettings(Section, frozen=True):
     """`[dead_letters]`: how many refused events in the topic are too many to go on without a person."""
 
@@ -228,6 +237,7 @@ class Settings(Section, frozen=True):
     drift: DriftSettings = DriftSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    versions: VersionSettings = VersionSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     scores: ScoreSettings = ScoreSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -1,0 +1,117 @@
+"""What the actions of `fluvial versions` share: a shard's versions, as checkpoint and store tell them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from fluvial.adapters.redis import RedisStore
+from fluvial.checkpoint import Expectation, Opened, runtime, unseal
+from fluvial.config import fingerprint, load
+from fluvial.errors import CheckpointRefused, SettingsError
+from fluvial.keys import Keys
+from fluvial.types import Kept, Task, Version
+
+TOPIC_SHARD = "all"
+
+
+class Book:
+    """The versions of one shard."""
+
+    def __init__(self, config: str, shard: str | None) -> None:
+        self.settings = load(config)
+        if shard is None and self.settings.kafka.scope == "partition":
+            raise SettingsError("--shard: there is a model per partition; say which, such as partition-0")
+        self.shard = shard or TOPIC_SHARD
+        self.store = RedisStore(self.settings.redis, Keys(self.settings.service), self.settings.scores)
+        self.metric = "mae" if self.settings.schema.label.task is Task.REGRESSION else "accuracy"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+    def checkpoint(self) -> Opened | None:
+        """The newest one, its signature checked. Raises CheckpointRefused."""
+        blobs = self.store.load(self.shard)
+        return unseal(blobs[0], self._expect(None), self._keys()) if blobs else None
+
+    def kept(self, number: int) -> Opened | None:
+        """A kept model, its signature checked; None when there is none. Raises CheckpointRefused."""
+        blob = self.store.version_blob(self.shard, number)
+        return None if blob is None else unseal(blob, self._expect(number), self._keys())
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Each version that the checkpoint knows or whose model is kept, the oldest first."""
+        checkpoint, kept = self.checkpoint(), self.store.kept(self.shard)
+        lineage = {v.number: v for v in checkpoint.header.lineage} if checkpoint else {}
+        serving = max(lineage, default=None)
+        ends = {v.parent: v.metrics for v in lineage.values()}
+        told = []
+        for number in sorted(lineage.keys() | {n for n, k in kept.items() if k.at is not None}):
+            version, end = lineage.get(number), ends.get(number)
+            if version is None:
+                try:
+                    opened = self.kept(number)
+                except CheckpointRefused:
+                    continue  # `show` says why
+                if opened is None or opened.header.served is None:
+                    continue
+                version, end = opened.header.served.version, opened.header.served.metrics
+            told.append(_told(version, end, kept.get(number, Kept()), serving=number == serving))
+        return told
+
+    def version(self, number: int) -> dict[str, Any] | None:
+        """One version, with what its model's envelope says; None when it is not known."""
+        found = next((v for v in self.versions() if v["number"] == number), None)
+        refused, opened = None, None
+        try:
+            opened = self.kept(number)
+        except CheckpointRefused as error:
+            refused = str(error)
+        if found is None and refused:
+            raise CheckpointRefused(f"version {number}: {refused}")
+        if found is None:
+            return None
+        header = opened.header if opened else None
+        more: dict[str, Any] = {
+            "offsets": header.offsets if header else {},
+            "settings": header.settings if header else None,
+            "same_settings": bool(header and header.settings == fingerprint(self.settings)),
+            "model_class": header.model_class if header else None,
+            "runtime": msgspec.to_builtins(header.runtime) if header else None,
+            "refused": refused,
+        }
+        return found | more
+
+    def _keys(self) -> Any:
+        from fluvial.shard import signing_keys  # noqa: PLC0415 - it loads River
+
+        return signing_keys(self.settings)
+
+    def _expect(self, version: int | None) -> Expectation:
+        return Expectation(
+            service=self.settings.service,
+            shard=self.shard,
+            schema=self.settings.schema.hash,
+            river=runtime().river,
+            version=version,
+            max_bytes=self.settings.checkpoint.max_bytes,
+        )
+
+
+def _told(version: Version, end: Any, kept: Kept, *, serving: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(version)
+    return fields | {
+        "metrics_at_end": dict(end) if end is not None else None,
+        "serving": serving,
+        "kept_since": kept.at,
+        "size": kept.size,
+        "pinned": kept.pinned,
+        "note": kept.note,
+    }

@@ -1,0 +1,305 @@
+"""`fluvial versions`: what a model was, and the way back to it."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fluvial.cli.version_reading import Book
+from fluvial.errors import SettingsError
+from fluvial.types import Reply, Rollback
+
+LOOK_SECONDS = 0.2
+_SPAN = re.compile(r"(?:(\d+):)?([\d_]+)\.\.([\d_]+)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument
+    add("--config", default="fluvial.toml", metavar="TOML", help="the settings (default %(default)s)")
+    add("--shard", help="which one, where there is a model per partition: partition-0 and so on")
+    add("--json", action="store_true", help="as JSON")
+
+    def action(name: str, says: str, number: str | None = "number") -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=says, description=says.capitalize() + ".", parents=[common])
+        if number:
+            made.add_argument("number", type=int, metavar="N", help="the version")
+        return made
+
+    action("list", "all versions that are known, the newest last", None)
+    action("show", "everything about one version")
+    _compare_arguments(action("compare", "two versions on the same events", None))
+    _rollback_arguments(action("rollback", "let an earlier version answer again"))
+    for name, says in (("pin", "never drop this version's model"), ("unpin", "let it go like the others")):
+        _by(action(name, says))
+    annotate = action("annotate", "write a note beside a version")
+    annotate.add_argument("text", help="the note; empty removes it")
+    _by(annotate)
+
+
+def _by(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", metavar="WHO", help="for the journal (default: your login and host)")
+
+
+def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _by(parser)
+    add("--because", default="", metavar="TEXT", help="why, for the journal")
+    add(
+        "--relearn",
+        action="store_true",
+        help="read the log again from where that version had stopped learning",
+    )
+    add(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="[P:]FROM..TO",
+        help="leave these offsets (without TO) of partition P (default 0) out; may be repeated",
+    )
+    add("--withdraw", action="store_true", help="take a request back that no worker has carried out yet")
+    add("--wait", type=float, default=15.0, metavar="SECONDS", help="for the answer (default %(default)s)")
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("a", type=int, metavar="A", help="a version")
+    add("b", type=int, metavar="B", help="another one")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--file", metavar="F", help="events: CSV or JSON lines, plain or gzipped")
+    source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
+    source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
+    add("--partition", type=int, default=0, metavar="P", help="of the topic (default %(default)s)")
+    add("--label", metavar="COLUMN", help="the label's column in a CSV (default: named as in the schema)")
+    add("--learn", action="store_true", help="both learn as they go, each by itself")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; 1 when it cannot be done, or a roll-back has no answer yet."""
+    with Book(args.config, args.shard) as book:
+        match args.action:
+            case "list":
+                return _list(book, args)
+            case "show":
+                return _show(book, args)
+            case "compare":
+                from fluvial.cli import comparing  # noqa: PLC0415 - River is loaded for this one only
+
+                return comparing.run(book, args)
+            case "rollback":
+                return _withdraw(book, args) if args.withdraw else _roll_back(book, args)
+            case _:
+                return _mark(book, args)
+
+
+# ---- list and show --------------------------------------------------------------------------------
+
+
+def _list(book: Book, args: argparse.Namespace) -> int:
+    versions = book.versions()
+    if args.json:
+        _print({"service": book.settings.service, "shard": book.shard, "versions": versions})
+        return 0
+    if not versions:
+        print("no version yet: has `fluvial run` been started with these settings?")
+        return 1
+    name = book.metric
+    table = Table(
+        "", "cause", "where", "event", "when (UTC)", f"{name} before", "at its end", "kept", "", box=None
+    )
+    for version in versions:
+        where = f"{version['partition']}:{version['offset']}"
+        cells = (
+            f"{version['number']}{' *' if version['serving'] else ''}",
+            version["cause"],
+            where,
+            f"{version['events']:,}",
+            _when(version["time"]),
+            _number(version["metrics"].get(name)),
+            _number((version["metrics_at_end"] or {}).get(name)),
+            f"{version['size']:,} bytes" if version["kept_since"] is not None else "",
+            ", ".join(filter(None, ["pinned" if version["pinned"] else "", version["note"] or ""])),
+        )
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table)
+    print("* answers now", file=sys.stderr)
+    return 0
+
+
+def _show(book: Book, args: argparse.Namespace) -> int:
+    version = book.version(args.number)
+    if version is None:
+        print(f"version {args.number} is not known; `fluvial versions list` shows which are", file=sys.stderr)
+        return 1
+    if args.json:
+        _print(version)
+        return 0
+    facts = Table.grid(padding=(0, 2))
+    parent = "" if version["parent"] is None else f", after version {version['parent']}"
+    rows = [
+        ("version", f"{version['number']}{', answers now' if version['serving'] else ''}"),
+        ("cause", f"{version['cause']}{parent}"),
+        (
+            "where",
+            f"partition {version['partition']}, offset {version['offset']}, event {version['events']:,}",
+        ),
+        ("when", _when(version["time"]) or "not known: no event made it"),
+        *((f"  {name}", _text(value)) for name, value in version["detail"].items()),
+        ("before it", _metrics(version["metrics"])),
+        (
+            "at its end",
+            _metrics(version["metrics_at_end"]) if version["metrics_at_end"] else "it has not ended",
+        ),
+        ("model", "not kept" if version["kept_since"] is None else f"{version['size']:,} bytes"),
+    ]
+    if version["kept_since"] is not None:
+        rows += [
+            ("kept since", f"{_when(version['kept_since'])} UTC"),
+            ("learned up to", ", ".join(f"{p}: {offset:,}" for p, offset in version["offsets"].items())),
+            ("settings", f"{version['settings']}{'' if version['same_settings'] else ' (others than now)'}"),
+        ]
+    rows += [("pinned", f"by {version['pinned']}")] if version["pinned"] else []
+    rows += [("note", version["note"])] if version["note"] else []
+    if version["refused"]:
+        rows.append(("refused", version["refused"]))
+    for name, value in rows:
+        facts.add_row(name, Text(value, overflow="fold"))
+    Console().print(facts)
+    return 0
+
+
+# ---- marks ----------------------------------------------------------------------------------------
+
+
+def _mark(book: Book, args: argparse.Namespace) -> int:
+    """Pin, unpin or annotate."""
+    number, by = args.number, args.by or _me()
+    if args.action == "annotate":
+        if book.version(number) is None:
+            raise SettingsError(f"version {number} is not known; `fluvial versions list` shows which are")
+        book.store.annotate(book.shard, number, args.text, by)
+        done, said = True, "annotated" if args.text else "has no note now"
+    else:
+        done = book.store.pin(book.shard, number, by if args.action == "pin" else None)
+        said = "pinned" if args.action == "pin" else "no longer pinned"
+    if not done:
+        said = "has no kept model to pin: one that answers now is kept once it is replaced"
+    if args.json:
+        _print({"version": number, "done": done})
+    else:
+        print(f"version {number} {said}")
+    return 0 if done else 1
+
+
+# ---- roll-back ------------------------------------------------------------------------------------
+
+
+def _roll_back(book: Book, args: argparse.Namespace) -> int:
+    spans = tuple(_span(text) for text in args.skip)
+    if spans and not args.relearn:
+        raise SettingsError("--skip: leaves out of what is learned again; add --relearn")
+    request = Rollback(
+        id=secrets.token_hex(8),
+        version=args.number,
+        by=args.by or _me(),
+        because=args.because,
+        at=time.time(),
+        relearn=args.relearn,
+        skip=spans,
+    )
+    if not book.store.ask(book.shard, request):
+        standing = book.store.asked(book.shard)
+        who = f" {standing.by} asks for version {standing.version}" if standing else ""
+        raise SettingsError(f"another request stands:{who}; wait for it, or take it back with --withdraw")
+    reply = _reply(book, request, args.wait)
+    made, refused = (reply.version, reply.because) if reply is not None else (None, "")
+    if args.json:
+        told = {"request": request.id, "to": request.version, "answered": reply is not None}
+        _print(told | {"version": made, "refused": refused or None})
+    elif made is not None:
+        again = "; it learns again first, see `fluvial status`" if args.relearn else ""
+        print(f"version {args.number} answers again, as version {made}{again}")
+    elif refused:
+        print(f"not rolled back: {refused}", file=sys.stderr)
+    else:
+        holder = book.store.lease_holder(book.shard)
+        why = f"{holder} has not answered yet" if holder else "no worker runs"
+        then = "the request stands until one carries it out, or --withdraw takes it back"
+        print(f"{why}: {then}", file=sys.stderr)
+    return 0 if made is not None or (args.wait <= 0 and not refused) else 1
+
+
+def _reply(book: Book, request: Rollback, seconds: float) -> Reply | None:
+    """What the owner answers within so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        reply = book.store.answered(book.shard)
+        if reply is not None and reply.id == request.id:
+            return reply
+        if time.monotonic() >= until:
+            return None
+        time.sleep(LOOK_SECONDS)
+
+
+def _withdraw(book: Book, args: argparse.Namespace) -> int:
+    standing = book.store.asked(book.shard)
+    done = (
+        standing is not None and standing.version == args.number and book.store.withdraw(book.shard, standing)
+    )
+    if args.json:
+        _print({"to": args.number, "withdrawn": done})
+    else:
+        print("taken back" if done else f"nobody asks for version {args.number} (any more)")
+    return 0 if done else 1
+
+
+def _span(text: str) -> tuple[int, int, int]:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise SettingsError(f"--skip: {text!r} is not FROM..TO or PARTITION:FROM..TO")
+    span = int(found[1] or 0), int(found[2]), int(found[3])
+    if span[1] >= span[2]:
+        raise SettingsError(f"--skip: {text!r} is empty; offsets count from FROM up to and without TO")
+    return span
+
+
+# ---- words ----------------------------------------------------------------------------------------
+
+
+def _me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _print(value: Any) -> None:
+    print(msgspec.json.encode(value).decode())
+
+
+def _when(seconds: float | None) -> str:
+    return "" if not seconds else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "none yet"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,140 @@
+"""A roll-back that a person asks for, carried out between two batches by the shard's owner.
+
+    look        the request is in the store; asked for once a second
+    refuse      whatever cannot be done is answered with its reason, and nothing is changed
+    carry out   in memory, as a version with the cause `rollback` that names the request
+    save        at once; a crash before it leaves the request standing, for whoever owns the shard next
+    answer      a crash before it: the next owner finds the request in its lineage, and answers
+
+So it takes effect exactly once, at the position of the checkpoint that first holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+
+from fluvial.checkpoint import Expectation
+from fluvial.errors import CheckpointRefused, FluvialError, SourceUnavailable, StoreError
+from fluvial.keeper import ASK_SECONDS, Keeper, Parts
+from fluvial.kept import load_kept, open_kept
+from fluvial.models import unpickle
+from fluvial.shard import LARGE, SECONDS, model_fingerprint, signing_keys
+from fluvial.types import Reply, Retired, Rollback
+
+log = logging.getLogger("fluvial.worker")
+
+
+MOST_WORDS, MOST_SPANS = 500, 100
+"""What a request may say stays in the lineage, and so in each checkpoint."""
+
+
+class RollbackRefused(FluvialError):
+    """What was asked for cannot be done; nothing was changed."""
+
+
+def heed(parts: Parts, keeper: Keeper, stretch: Callable[[str, int], None]) -> bool:
+    """Look for a request and deal with it; True: read again from the shard's offsets. Raises Fenced."""
+    if time.monotonic() < keeper.look_for_requests_at:
+        return False
+    keeper.look_for_requests_at = time.monotonic() + ASK_SECONDS
+    claim = keeper.shard.claim
+    try:
+        request = parts.store.asked(claim.shard)
+    except StoreError:
+        return False  # who has to write says it, and waits
+    if request is None:
+        return False
+    made, moved = _made(keeper, request), False
+    if made is None:
+        try:
+            kept = _prepared(parts, keeper, request, stretch)
+        except RollbackRefused as error:
+            log.warning("no roll-back to version %d: %s", request.version, error)
+            reply = Reply(request.id, None, str(error))
+            keeper.persist(lambda: parts.store.answer(claim, request, reply))
+            return False
+        except SourceUnavailable as error:
+            log.warning("the roll-back to version %d waits: %s", request.version, error)
+            return False
+        log.warning("rolling back to version %d, as %s asked", request.version, request.by)
+        keeper.roll_back(kept, request)
+        made, moved = _made(keeper, request), request.relearn
+    if keeper.unsaved:
+        keeper.checkpoint()
+    if not keeper.unsaved:  # else it could not be saved: tried again in a second
+        done = Reply(request.id, made)
+        keeper.persist(lambda: parts.store.answer(keeper.shard.claim, request, done))
+    return moved
+
+
+def _made(keeper: Keeper, request: Rollback) -> int | None:
+    """The version that this request made already."""
+    versions = keeper.shard.learner.lineage.versions
+    return next((v.number for v in reversed(versions) if v.detail.get("request") == request.id), None)
+
+
+def _prepared(
+    parts: Parts, keeper: Keeper, request: Rollback, stretch: Callable[[str, int], None]
+) -> Retired:
+    """The kept model, looked at. Raises RollbackRefused, SourceUnavailable, Fenced."""
+    settings, shard = parts.settings, keeper.shard
+    if request.version == shard.learner.lineage.current:
+        raise RollbackRefused(f"version {request.version} is the one that answers now")
+    if len(request.because) + len(request.by) > MOST_WORDS or len(request.skip) > MOST_SPANS:
+        raise RollbackRefused(f"at most {MOST_WORDS} characters of who and why, and {MOST_SPANS} spans")
+    blob = keeper.persist(lambda: parts.store.version_blob(shard.claim.shard, request.version))
+    if blob is None:
+        raise RollbackRefused(
+            f"version {request.version} has no kept model; `fluvial versions list` shows which have one"
+        )
+    if len(blob) >= LARGE:
+        keeper.persist(lambda: stretch(shard.claim.shard, len(blob)))
+    expect = Expectation(
+        service=settings.service,
+        shard=shard.claim.shard,
+        schema=settings.schema.hash,
+        river=metadata.version("river"),
+        cluster=shard.topology.cluster_id if request.relearn else None,
+        topic=shard.topology.topic_id if request.relearn else None,
+        version=request.version,
+        max_bytes=settings.checkpoint.max_bytes,
+    )
+    extra, limit = unpickle.parse_extra(settings.model.allow), settings.checkpoint.max_bytes
+    try:
+        opened = open_kept(blob, expect, signing_keys(settings), model_fingerprint(settings))
+        learner = shard.learner
+        kept, _ = load_kept(opened, lambda b: unpickle.loads(b, extra, limit), learner.spec, learner.crew)
+    except CheckpointRefused as error:
+        raise RollbackRefused(f"version {request.version} cannot be loaded: {error}") from error
+    if request.relearn:
+        _check_the_log(parts, opened.header.offsets, shard.offsets, request)
+    elif request.skip:
+        raise RollbackRefused("a span can be left out only of what is learned again")
+    return kept
+
+
+def _check_the_log(
+    parts: Parts, begin: Mapping[int, int], until: Mapping[int, int], request: Rollback
+) -> None:
+    """The log still has what is to be learned again, and the spans lie in it."""
+    if begin.keys() != until.keys():
+        more = sorted(until.keys() ^ begin.keys())
+        raise RollbackRefused(
+            f"version {request.version} is older than partitions {more}: where to read those is not known"
+        )
+    for partition, offset in begin.items():
+        low = parts.source.bounds(partition, SECONDS).low
+        if offset < low:
+            raise RollbackRefused(
+                f"version {request.version} had learned partition {partition} up to offset {offset}, and the "
+                f"log begins at {low} now: roll back without learning again"
+            )
+    for partition, first, after in request.skip:
+        if not begin.get(partition, 0) <= first < after <= until.get(partition, 0):
+            raise RollbackRefused(
+                f"offsets {first} to {after} of partition {partition} are not among what is learned again: "
+                f"{begin.get(partition)} to {until.get(partition)}"
+            )

@@ -1,0 +1,514 @@
+"""Going back to an earlier version: in the fold, in the worker, over crashes."""
+
+import threading
+import time
+
+import msgspec
+import pytest
+
+from fluvial import rollback
+from fluvial.adapters.memory_store import MemoryStore
+from fluvial.codec import Codec
+from fluvial.drift.error import CLOCK
+from fluvial.errors import Fenced, StoreFull, StoreUnavailable
+from fluvial.types import Rollback
+from fluvial.worker import SHARD
+from support import fold
+from test_worker import Bench
+
+BACK = Rollback("r1", 1, "ann", "the labels were wrong", 1e9)
+CASES = {
+    "linear": (lambda: fold.drifting(2_400), "linear"),
+    "five classes": (lambda: fold.five(1_500), "softmax"),
+    "regression": (lambda: fold.numbers(2_400), "regression"),
+    "auto": (lambda: fold.five(1_200), {"preset": "auto"}),
+}
+
+
+def folded(case, policy, at):
+    """A fold up to `at`, its settings, all events and what was retired by the way."""
+    make, factory = CASES[case]
+    log = make()
+    settings = fold.settings(log, factory, policy)
+    learner, retired = fold.genesis(settings), []
+    events = fold.decoded(settings, log.values)
+    for event in events[:at]:
+        outcome = learner.step(event)
+        retired += outcome.rare.retired if outcome.rare else ()
+    return settings, learner, events, retired
+
+
+def kept_now(learner):
+    """What would be kept of it if it were replaced at this moment."""
+    return fold.copied(learner).retired()
+
+
+# --- the fold --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("policy", ["observe", "reset", "reweight"])
+@pytest.mark.parametrize("at", [CLOCK * 20, CLOCK * 20 + 7])
+def test_what_answers_after_a_roll_back_is_the_kept_model(case, policy, at):
+    """From there on it is the fold of the one that never left, whatever was learned meanwhile."""
+    _, learner, events, _ = folded(case, policy, at)
+    kept = kept_now(learner)
+    members = learner.spec.load(kept.blob)
+    for event in events[at : at + 150]:
+        learner.step(event)
+    judged = repr(learner.metrics())
+    rare = learner.roll_back(kept, BACK)
+    assert repr(learner.metrics()) == judged, "what was served stays judged"
+    champions = [m for m in learner.mixture.members if m.champion]
+    assert [m.lane for m in champions] == list(members)
+    x = events[at].x
+    asked = learner.crew.load(learner.crew.dump(champions))
+    for member, copy in zip(champions, asked, strict=True):
+        assert member.ask(x) == copy.ask(x)
+        alone = learner.crew.member(member.lane, True, 0, members[member.lane])
+        assert alone.ask(x) == member.ask(x)
+    assert {m.lane: learner.events - m.born for m in champions} == dict(kept.ages)
+    (version,) = rare.versions
+    assert (version.cause, version.offset, version.events) == ("rollback", at + 150, learner.events)
+    assert (version.detail["to"], version.detail["by"]) == (kept.version, "ann")
+    assert version.detail["because"] == "the labels were wrong"
+    assert [r.version for r in rare.retired] == [version.parent]
+    broken = fold.copied(learner)
+    assert broken.step(events[at + 150]).version == version.number
+    fold.assert_same_fold(fold.copied(learner), learner, events[at + 150 : at + 500])
+
+
+def test_a_roll_back_can_be_rolled_back():
+    _, learner, events, _ = folded("linear", "observe", 1_000)
+    kept = kept_now(learner)
+    for event in events[1_000:1_300]:
+        learner.step(event)
+    before = fold.copied(learner)
+    (left,) = learner.roll_back(kept, BACK).retired
+    learner.roll_back(left, msgspec.structs.replace(BACK, id="r2", version=2))
+    assert [v.cause for v in learner.lineage.versions] == ["genesis", "rollback", "rollback"]
+    for event in events[1_300:1_500]:
+        assert learner.step(event).answer == before.step(event).answer
+
+
+@pytest.mark.parametrize("policy", ["observe", "reset", "reweight"])
+@pytest.mark.parametrize("batch", [1, 7, 500])
+def test_learning_again_teaches_the_log_less_the_bad_span(policy, batch):
+    """The kept model, taught what came since but for the span; nothing is served or judged a second time."""
+    at, now, skip = 1_000, 1_500, ((0, 1_100, 1_250),)
+    _, learner, events, _ = folded("linear", policy, at)
+    kept = kept_now(learner)
+    for event in events[at:now]:
+        learner.step(event)
+    metrics, seen = repr(learner.metrics()), learner.events
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True, skip=skip))
+    assert learner.ledger.partitions[0].next == at
+    plain = learner.crew.member("model", True, 0, learner.spec.load(kept.blob)["model"])
+    for event in events[at:now]:
+        if not 1_100 <= event.offset < 1_250:
+            plain.teach(event.x, event.y)
+    outcomes = []
+    for start in range(at, now, batch):
+        learner = fold.copied(learner)
+        outcomes += learner.steps(events[start : min(start + batch, now)])
+    assert not any(o.known for o in outcomes)
+    assert repr(learner.metrics()) == metrics
+    ledger = learner.ledger.partitions[0]
+    assert (ledger.next, ledger.skipped, ledger.learned) == (now, 150, now - 150)
+    assert ledger.balanced()
+    assert learner.events == seen + now - at - 150
+    told = [e.kind for o in outcomes if o.rare for e in o.rare.entries]
+    assert told == ["relearned"]
+    assert learner.relearning is None
+    champion = learner.mixture.members[0]
+    for event in events[now : now + 100]:
+        assert champion.ask(event.x) == plain.ask(event.x)
+    assert learner.steps(events[now : now + 1])[0].known
+
+
+def test_a_model_that_is_replaced_has_not_learned_the_event_at_which_it_was():
+    """Learning again from there begins with that event: taught once, by whoever comes back."""
+    _, learner, events, retired = folded("linear", "reset", 2_400)
+    assert retired
+    number = retired[0].served.number
+    made = next(v for v in learner.lineage.versions if v.parent == number)
+    ledger = retired[0].ledger["partitions"][0]
+    assert ledger[1] == made.offset - 1
+    again = fold.copied(learner)
+    again.roll_back(retired[0], msgspec.structs.replace(BACK, relearn=True))
+    assert again.ledger.partitions[0].balanced()
+    again.step(events[made.offset - 1])
+    assert again.ledger.partitions[0].next == made.offset
+    assert again.ledger.partitions[0].balanced()
+
+
+def test_several_partitions_come_back_each_by_itself():
+    log = fold.drifting(1_200)
+    settings = fold.settings(log, "linear", "observe")
+    learner = fold.genesis(settings, partitions=2)
+    halves = [fold.decoded(settings, log.values[:600], 0), fold.decoded(settings, log.values[600:], 1)]
+    for pair in zip(halves[0][:300], halves[1][:300], strict=True):
+        for event in pair:
+            learner.step(event)
+    kept = kept_now(learner)
+    for event in (*halves[0][300:500], *halves[1][300:350]):
+        learner.step(event)
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True))
+    assert learner.ledger.offsets() == {0: 300, 1: 300}
+    assert not learner.step(halves[1][300]).known
+    for event in halves[1][301:350]:
+        assert not learner.step(event).known
+    assert learner.step(halves[1][350]).known, "that partition is back where it was"
+    outcomes = [learner.step(event) for event in halves[0][300:500]]
+    assert not any(o.known for o in outcomes)
+    assert [e.kind for o in outcomes if o.rare for e in o.rare.entries] == ["relearned"]
+    assert learner.ledger.offsets() == {0: 500, 1: 351}
+    assert all(ledger.balanced() for ledger in learner.ledger.partitions.values())
+
+
+def test_what_was_refused_is_refused_again_or_left_out():
+    _, learner, events, _ = folded("linear", "observe", 100)
+    kept = kept_now(learner)
+    learner.refuse(0, 100)
+    learner.refuse(0, 101)
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True, skip=((0, 101, 102),)))
+    learner.refuse(0, 100)
+    assert learner.left_out(0, 101)
+    learner.refuse(0, 101)
+    ledger = learner.ledger.partitions[0]
+    assert (ledger.dead, ledger.skipped, ledger.balanced()) == (1, 1, True)
+    outcome = learner.step(events[102])
+    assert outcome.known
+    assert [e.kind for e in outcome.rare.entries] == ["relearned"]
+
+
+def test_an_older_state_has_nothing_to_learn_again():
+    _, learner, _, _ = folded("linear", "observe", 100)
+    state = learner.state()
+    del state["relearning"]
+    assert type(learner)(learner.spec, state).relearning is None
+
+
+# --- the worker ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr(rollback, "ASK_SECONDS", 0.02)
+    made = []
+
+    def make(*args, **sections):
+        made.append(Bench(*args, **sections))
+        return made[-1]
+
+    yield make
+    for running in (r for b in made for r in b.running):
+        running.worker.stop()
+        running.thread.join(30)
+
+
+def reset_once(make, **sections):
+    """A bench whose model drifted twice: versions 1 and 2 are kept, 3 answers, and nothing more comes."""
+    b = make(fold.drifting(1_200), "linear", "reset", **sections)
+    running = b.start()
+    running.until(lambda: b.offset() == b.end(), "the fold")
+    assert list(b.backing.shards[SHARD].kept) == [1, 2]
+    return b, running
+
+
+def person(b, **options):
+    """Asks for version 1."""
+    request = Rollback(**{"id": "r1", "version": 1, "by": "ann", "because": "why not", "at": 1e9, **options})
+    assert MemoryStore(b.backing).ask(SHARD, request)
+    return request
+
+
+def answered(b, running, number="r1"):
+    def reply():
+        found = b.backing.answered.get(SHARD)
+        return found is not None and found.id == number and found
+
+    running.until(reply, "an answer")
+    assert SHARD not in b.backing.asked
+    return reply()
+
+
+def rollbacks(b):
+    return [v for v in b.learner().lineage.versions if v.cause == "rollback"]
+
+
+def as_folded(b, version, request, more=()):
+    """The state, and every score, is that of a plain fold with the roll-back at the same event."""
+    at = version.offset
+    values = [m.value() for m in b.topic.read(0, 0, 10**9)]
+    codec, oracle = Codec(b.settings.schema), fold.genesis(b.settings)
+    retired, scores, offset = {}, {}, 0
+    while offset < len(values) or at is not None:
+        if offset == at:
+            oracle.roll_back(retired[request.version], request)
+            at, offset = None, oracle.ledger.partitions[0].next
+            continue
+        event = codec.decode(values[offset], None, 0, offset, 0)
+        outcome = oracle.step(event)
+        retired |= {r.version: r for r in outcome.rare.retired} if outcome.rare else {}
+        if outcome.known and event.key not in scores:
+            scores[event.key] = (offset, outcome.version, outcome.answer)
+        offset += 1
+    fold.assert_same_fold(b.learner(), oracle)
+    found = {k: (s.offset, s.version, tuple(s.probabilities.values())) for k, s in b.scores().items()}
+    assert found == scores
+    return oracle
+
+
+def go_on(b, running, count=400):
+    begin = b.end()
+    b.append([fold.wire(begin + i, *event) for i, event in enumerate(b.log.events[:count])])
+    running.until(lambda: b.offset() == b.end(), "the rest")
+    running.stop()
+
+
+def test_a_running_worker_rolls_back_between_two_batches_and_goes_on(bench):
+    b, running = reset_once(bench)
+    request = person(b)
+    reply = answered(b, running)
+    (version,) = rollbacks(b)
+    assert (reply.version, version.offset) == (version.number, 1_200)
+    go_on(b, running)
+    as_folded(b, version, request)
+    told = [e for _, _, e in b.backing.journal if e.kind in {"rollback-asked", "version"}][-2:]
+    assert [e.kind for e in told] == ["rollback-asked", "version"]
+    assert (told[1].detail["cause"], told[1].detail["detail"]["by"]) == ("rollback", "ann")
+    assert running.worker.tally.happened["version", "rollback"] == 1
+    assert version.parent in b.backing.shards[SHARD].kept, "the one that was left can be brought back"
+
+
+def test_a_request_made_while_nobody_works_waits(bench):
+    b, running = reset_once(bench)
+    running.stop()
+    request = person(b)
+    again = b.start()
+    answered(b, again)
+    (version,) = rollbacks(b)
+    go_on(b, again)
+    as_folded(b, version, request)
+
+
+def test_under_load_it_happens_at_one_event(bench):
+    b = bench(fold.drifting(4_000), "linear", "reset", kafka={"batch": 16})
+    running = b.start()
+    running.until(lambda: 1 in getattr(b.backing.shards.get(SHARD), "kept", {}), "a replaced model")
+    request = person(b)
+    answered(b, running)
+    go_on(b, running)
+    (version,) = rollbacks(b)
+    as_folded(b, version, request)
+
+
+@pytest.mark.parametrize("skip", [(), ((0, 1_000, 1_150),)])
+def test_the_log_is_learned_again_without_the_bad_span(bench, skip):
+    b, running = reset_once(bench)
+    before = b.scores()
+    request = person(b, relearn=True, skip=skip)
+    answered(b, running)
+    (version,) = rollbacks(b)
+    running.until(lambda: "relearned" in b.kinds() and b.offset() == 1_200, "the end of it")
+    assert b.scores() == before, "what was served stays"
+    go_on(b, running)
+    oracle = as_folded(b, version, request)
+    ledger = oracle.ledger.partitions[0]
+    assert (ledger.skipped, ledger.balanced()) == (sum(after - first for _, first, after in skip), True)
+    assert b.kinds().count("relearned") == 1
+    view = running.worker.tally
+    assert view.taken[0].start == 0
+
+
+REFUSED = {
+    "not kept": ({"version": 77}, "no kept model"),
+    "serving": ({"version": 3}, "answers now"),
+    "a span without learning again": ({"skip": ((0, 1_000, 1_100),)}, "only of what is learned again"),
+    "a span that was not answered yet": ({"relearn": True, "skip": ((0, 1_100, 9_999),)}, "not among"),
+    "a span before the model": ({"relearn": True, "skip": ((0, 3, 9),)}, "not among"),
+    "endless words": ({"because": "w" * 501}, "at most 500"),
+    "a span of nowhere": ({"relearn": True, "skip": ((4, 3, 9),)}, "not among"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_answered_and_changes_nothing(bench, case):
+    options, why = REFUSED[case]
+    b, running = reset_once(bench)
+    person(b, **options)
+    reply = answered(b, running)
+    assert reply.version is None
+    assert why in reply.because
+    go_on(b, running)
+    assert "rollback-refused" in b.kinds()
+    kept = [row for row in b.backing.journal if not row[2].kind.startswith("rollback")]
+    b.backing.journal.clear()
+    b.backing.journal.extend(kept)
+    b.assert_as_undisturbed()
+
+
+def test_a_log_that_no_longer_holds_it_is_said(bench):
+    b, running = reset_once(bench)
+    b.topic.trim(0, 1_150)
+    person(b, relearn=True)
+    assert "the log begins at 1150" in answered(b, running).because
+    person(b, id="r2")
+    assert answered(b, running, "r2").version == 4
+
+
+def forged(b, how):
+    """Version 1's blob as somebody else would leave it."""
+    shard = b.backing.shards[SHARD]
+    good = shard.versions[1]
+    if how == "altered":
+        middle = len(good) // 2
+        return good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+    if how == "a checkpoint":
+        return shard.blobs[0]
+    if how == "another version":
+        return shard.versions[2]
+    return {"a plain pickle": b"\x80\x05N.", "nothing": b"", "cut off": good[:-40]}[how]
+
+
+@pytest.mark.parametrize(
+    "how", ["altered", "a checkpoint", "another version", "a plain pickle", "nothing", "cut off"]
+)
+def test_a_forged_version_is_refused(bench, how):
+    b, running = reset_once(bench)
+    person(b, id="r0")
+    answered(b, running, "r0")  # so that version 2 is kept, too
+    with b.backing.lock:
+        b.backing.shards[SHARD].versions[1] = forged(b, how)
+    person(b)
+    reply = answered(b, running)
+    assert reply.version is None
+    assert "version 1 cannot be loaded" in reply.because
+    assert len(rollbacks(b)) == 1
+    go_on(b, running)
+
+
+def test_a_kept_version_does_not_stand_in_for_a_checkpoint(bench):
+    b, running = reset_once(bench)
+    running.stop()
+    shard = b.backing.shards[SHARD]
+    shard.blobs = [shard.versions[1]]
+    again = b.start()
+    again.thread.join(30)
+    assert "version 1 and not a checkpoint" in str(again.raised) or "digest" in str(again.raised)
+
+
+# --- over crashes ----------------------------------------------------------------------------------
+
+
+class Mortal(MemoryStore):
+    """Its worker dies (as far as the store can tell) at a chosen call, before or after it had its effect.
+
+    The claim saves, too: only what comes once the request was seen counts.
+    """
+
+    def __init__(self, backing, call, *, after):
+        super().__init__(backing)
+        self.call, self.after, self.dead, self.seen = call, after, threading.Event(), False
+
+    def asked(self, shard):
+        self.seen = True
+        return super().asked(shard)
+
+    def _dies(self, name, args):
+        if self.dead.is_set():
+            raise Fenced("dead")
+        hit = name == self.call and self.seen
+        if hit and self.after:
+            getattr(MemoryStore, name)(self, *args)
+        if hit:
+            self.dead.set()
+            raise Fenced("dead")
+        return getattr(MemoryStore, name)(self, *args)
+
+    def save(self, *args):
+        return self._dies("save", args)
+
+    def answer(self, *args):
+        return self._dies("answer", args)
+
+    def lease(self, *args):
+        return False if self.dead.is_set() else super().lease(*args)
+
+
+@pytest.mark.parametrize("relearn", [False, True])
+@pytest.mark.parametrize("call", ["save", "answer"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_in_the_middle_takes_effect_once(bench, call, after, relearn):
+    """Before the checkpoint, behind it, before the answer and behind it."""
+    b, running = reset_once(bench)
+    running.stop()
+    request = person(b, relearn=relearn)
+    store = Mortal(b.backing, call, after=after)
+    first = b.start(store=store)
+    first.until(store.dead.is_set, "the crash")
+    second = b.start("two")
+    reply = answered(b, second)
+    (version,) = rollbacks(b)
+    assert reply.version == version.number
+    go_on(b, second)
+    first.worker.stop()
+    as_folded(b, version, request)
+    made = [e.detail["cause"] for _, _, e in b.backing.journal if e.kind == "version"]
+    assert made.count("rollback") == 1
+    assert b.kinds().count("rollback-asked") == 1
+
+
+def test_a_full_store_is_answered_only_when_it_is_durable(bench):
+    b, running = reset_once(bench)
+    running.stop()
+    person(b)
+
+    class Full(MemoryStore):
+        full = True
+
+        def save(self, claim, sequence, blob, offsets, entries, versions):
+            if self.full and any(entry.kind == "version" for entry in entries):
+                raise StoreFull("full")
+            super().save(claim, sequence, blob, offsets, entries, versions)
+
+    store = Full(b.backing)
+    again = b.start(store=store)
+    again.until(lambda: again.worker.keeper and again.worker.keeper.tally.save_failures > 1, "two tries")
+    assert SHARD in b.backing.asked
+    assert SHARD not in b.backing.answered
+    store.full = False
+    assert answered(b, again).version == 4
+    again.stop()
+    assert len(rollbacks(b)) == 1
+
+
+def test_an_outage_while_it_is_asked_changes_nothing(bench):
+    b, running = reset_once(bench)
+    real = running.store.asked
+    running.store.asked = lambda _shard: (_ for _ in ()).throw(StoreUnavailable("away"))
+    person(b)
+    time.sleep(0.2)
+    assert rollbacks(b) == []
+    running.store.asked = real
+    assert answered(b, running).version == 4
+    running.stop()
+
+
+def test_a_paused_shard_rolls_back_and_stays_paused(bench, monkeypatch):
+    """Out of a flood: the version before it, the log again, and the flood left out."""
+    monkeypatch.setattr("fluvial.keeper.ASK_SECONDS", 0.02)
+    b, running = reset_once(bench, dead_letters={"max_run": 20})
+    b.append([b"{broken"] * 20)
+    running.until(lambda: b.backing.tripped.get(SHARD) is not None and b.offset() == 1_220, "the trip")
+    person(b, relearn=True, skip=((0, 1_195, 1_220),))
+    answered(b, running)
+    assert SHARD in b.backing.tripped
+    store = MemoryStore(b.backing)
+    assert store.resume(SHARD, store.tripped()[SHARD])
+    running.until(lambda: b.offset() == 1_220, "the way back")
+    running.stop()
+    ledger = b.learner().ledger.partitions[0]
+    assert (ledger.skipped, ledger.dead, ledger.balanced()) == (25, 0, True)
+    assert len(b.sink.letters) == 20
