@@ -12,7 +12,7 @@ FLOORS = [
     {"schema", "keys", "view", "roc"},
     {"config", "ports", "fused"},
     {"codec", "models", "mixture", "drift", "evaluation", "streams", "breaker"},
-    {"policies", "ledger", "lineage", "memory"},
+    {"policies", "ledger", "lineage", "memory", "late"},
     {"crew", "checkpoint"},
     {"learner"},
     {"adapters"},

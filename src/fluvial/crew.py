@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
+from fluvial.late import Lateness
 from fluvial.mixture import ALPHA, Member, Mixture, only_hard_labels, reader
 from fluvial.ports import Policy
 from fluvial.types import Task
@@ -34,6 +35,8 @@ class Spec(msgspec.Struct, frozen=True):
     """Pipeline steps that survive a reset."""
     warm: bool = True
     """A fresh model after a reset learns the events since the change."""
+    lateness: Lateness = Lateness()
+    """When a label counts as known."""
 
 
 class Crew:

@@ -20,6 +20,7 @@ from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
+from fluvial.late import Lateness
 from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
@@ -55,6 +56,7 @@ def spec_of(settings: Settings) -> Spec:
         weighted=settings.schema.weight is not None,
         keep=settings.policy.keep,
         warm=settings.policy.warm,
+        lateness=Lateness(settings.policy.label_delay),
     )
 
 
