@@ -21,7 +21,7 @@ FLOORS = [
     {"keeper"},
     {"scopes"},
     {"topic_scope", "partition_scope"},
-    {"worker"},
+    {"worker", "backtest"},
     {"looking"},
     {"app"},
     {"cli"},

@@ -26,6 +26,7 @@ COMMANDS = {
     "dead-letters": "list, show and redrive the events that were refused",
     "resume": "let a service go on that the flood breaker has paused",
     "produce": "feed a CSV or JSON-lines file into a topic",
+    "backtest": "what a policy, model or setting is worth on your own events, before it runs",
     "generate": "write events of a drifting stream",
     "schema": "print the JSON schema of the settings file, for editors",
 }
