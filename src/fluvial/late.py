@@ -83,11 +83,15 @@ class LateLabels:
         held = Held(event.partition, event.offset, event.x, y, event.weight, answer)
         heapq.heappush(self._queue, (due, self.came, held))
 
-    def known(self, time: float) -> Iterator[Held]:
-        """Give, and forget, those whose labels are known now; `time` is the present event's."""
+    def known(self, time: float) -> Iterator[tuple[Held, int]]:
+        """Give, and forget, those whose labels are known now, and how many labelled events came since.
+
+        `time` is the present event's.
+        """
         now = time if self._lateness.unit == "seconds" else float(self.came)
         while self._queue and self._queue[0][0] <= now:
-            yield heapq.heappop(self._queue)[2]
+            _, number, held = heapq.heappop(self._queue)
+            yield held, self.came - number
 
     def give_up(self, partition: int, offset: int) -> bool:
         """Forget one whose label cannot be learned; False when it is not here."""

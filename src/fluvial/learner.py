@@ -20,7 +20,7 @@ from fluvial.late import Held, LateLabels
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage, told
 from fluvial.memory import Memory, Row
-from fluvial.mixture import Member, Mixture, NonFiniteAnswer, uniform
+from fluvial.mixture import Member, Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.policies import STORM_WINDOW
 from fluvial.types import (
     Action,
@@ -273,13 +273,13 @@ class Learner:
         else:
             ledger.pending += 1
             self.late.keep(event, event.y, answer)
-        for held in self.late.known(event.time):
-            note = _both(note, self._learn_late(event, held))
+        for held, waited in self.late.known(event.time):
+            note = _both(note, self._learn_late(event, held, waited))
         if answer is None:
             return Outcome(self._uniform, 0, version, False, note)
         return Outcome(answer, answer.index(max(answer)), version, True, note)
 
-    def _learn_late(self, event: Event, held: Held) -> Rare | None:
+    def _learn_late(self, event: Event, held: Held, waited: int) -> Rare | None:
         """Learn a label that is known at `event`; what `step` does at once when labels are not late."""
         ledger = self.ledger.partitions[held.partition]
         ledger.pending -= 1
@@ -292,7 +292,7 @@ class Learner:
         else:
             answers = self._ask_again(about)
             again = self.mixture.combine(answers) or self._uniform
-            self.mixture.reweigh(held.y, answers, again)
+            self.mixture.reweigh(held.y, answers, again, patient(waited))
             self.late.judge(len(self._rows), again)
             self._rows.append((held.x, held.y, held.weight, held.answer, 0))
             if len(self._rows) >= CLOCK:

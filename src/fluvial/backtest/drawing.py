@@ -75,7 +75,7 @@ def count(value: float) -> str:
     """Events on an axis."""
     if value >= 1e6:
         return f"{value / 1e6:g} M"
-    return f"{value / 1e3:g} k" if value >= 1e4 else f"{value:g}"
+    return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
 
 
 def lines(
@@ -182,13 +182,14 @@ def _grid(frame: Frame, *, percent: bool, below: float, inside: bool = True) -> 
     yield f'<line class="axis" x1="{frame.left}" x2="{frame.right}" y1="{frame.bottom}" y2="{frame.bottom}"/>'
     for x in ticks(*frame.xs, 6 if frame.width == WIDE else 3):
         place = frame.x(x)
-        if place <= frame.right - 16.0:
-            yield _tick(place, base + 20.0, count(x))
+        # The last one would be cut off in the middle of its text.
+        anchor = "middle" if place <= frame.right - 14.0 else "end"
+        yield _tick(min(place, frame.right), base + 20.0, count(x), anchor)
     yield _tick((frame.left + frame.right) / 2.0, base + 38.0, "labelled events")
 
 
-def _tick(x: float, y: float, text: str) -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{text}</text>'
+def _tick(x: float, y: float, text: str, anchor: str = "middle") -> str:
+    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
 def _svg(frame: Frame, parts: Sequence[str], label: str, *, below: float) -> str:

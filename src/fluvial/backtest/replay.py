@@ -22,7 +22,7 @@ from fluvial.learner import Learner
 from fluvial.shard import blanks_of, spec_of
 from fluvial.types import Event, Outcome
 
-CHUNK = 500
+CHUNK = 100
 """Records between two looks at the clock and at the weights; the fold does not depend on it."""
 
 

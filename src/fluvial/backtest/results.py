@@ -172,12 +172,10 @@ def _cumulated(curve: Curve) -> Floats:
 
 
 def _recoveries(folded: Folded, question: Question, regression: bool) -> list[Recovery]:
-    """After each true drift; without any, after each drift that the run itself found, since it began."""
+    """After each true drift; without any, after each that the run itself found, from its date on."""
     trace = folded.trace
-    lag = trace.at - folded.learner.events  # late labels: what is learned came so much earlier
-    own = sorted({max(0, a.at - (a.events - a.since) - lag * bool(lag > 0)) for a in trace.drifts})
-    drifts = list(question.drift_at) or own
-    ends = [*drifts[1:], trace.at]
+    drifts = list(question.drift_at) or sorted({a.since for a in trace.drifts})
+    ends = [*drifts[1:], trace.at][: len(drifts)]
     total, size = _cumulated(trace.curve), trace.curve.size
     out = []
     for drift, end in zip(drifts, ends, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -197,7 +198,8 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
         name, equals, value = text.partition("=")
         if not equals or "." not in name:
             raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
-        axes.setdefault(name.strip(), []).append(value.strip())
+        # TOML wants a digit before the point.
+        axes.setdefault(name.strip(), []).append(re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip()))
     if args.label_delay is not None:
         axes["policy.label_delay"] = [str(args.label_delay)]
     models = args.model or [None]
