@@ -10,7 +10,7 @@ import msgspec
 
 from fluvial import __version__
 from fluvial.backtest.drawing import Line, Mark, Strip, lines, shares, swatch
-from fluvial.backtest.results import AHEAD, NEAR, Question, Result
+from fluvial.backtest.results import AHEAD, NEAR, Question, Result, on_the_error
 from fluvial.backtest.table import columns
 from fluvial.types import Task
 
@@ -89,7 +89,7 @@ def _marks(result: Result) -> Iterator[Mark]:
     for version in result.versions:
         says = f"version {version['number']} at {version['at']:,}: {version['cause']}"
         yield Mark(version["at"], "version", says)
-    for drift in result.drifts:
+    for drift in on_the_error(result):
         yield Mark(
             drift["at"], "drift", f"drift at {drift['at']:,}: {drift['before']:.3f} to {drift['after']:.3f}"
         )
@@ -134,7 +134,7 @@ def _happened(results: Sequence[Result]) -> str:
     for index, result in enumerate(results):
         told = [(v["at"], f"version {v['number']}: {v['cause']}", v["because"]) for v in result.versions]
         told += [
-            (d["at"], "drift", f"error {d['before']:.3f} to {d['after']:.3f}, since {d['since']:,}")
+            (d["at"], "drift", f"{d['plane']} {d['before']:.3f} to {d['after']:.3f}, since {d['since']:,}")
             for d in result.drifts
         ]
         for at, what, why in sorted(told):

@@ -71,6 +71,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     regret: float = 0.0
     """Behind the best of the runs: accuracy, or mean absolute error."""
     drifts: tuple[Mapping[str, Any], ...]
+    """Of every plane; recovery and false alarms look at those of the error alone."""
     warnings: int
     reactions: Mapping[str, int]
     holds: int
@@ -87,6 +88,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[tuple[int, float], ...]
     """(labelled events, windowed accuracy or mean absolute error)"""
     weights: tuple[tuple[int, tuple[tuple[str, bool, float], ...]], ...]
+
+
+def on_the_error(result: Result) -> list[Mapping[str, Any]]:
+    """The drifts of the error plane."""
+    return [drift for drift in result.drifts if drift["plane"] == "error"]
 
 
 def primary(task: Task) -> str:
@@ -129,7 +135,7 @@ def _result(folded: Folded, question: Question) -> Result:
         trips=folded.trips,
         unpredicted=learner.evaluation.unpredicted,
         metrics=learner.metrics()["total"],
-        drifts=tuple(a._asdict() for a in trace.drifts),
+        drifts=tuple(a._asdict() for a in trace.alarms if a.kind == "drift"),
         warnings=sum(a.kind == "warning" for a in trace.alarms),
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,

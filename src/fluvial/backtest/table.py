@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fluvial.backtest.results import Question, Result
+from fluvial.backtest.results import Question, Result, on_the_error
 from fluvial.types import Task
 
 NOTHING = "-"
@@ -19,7 +19,7 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
             ("regret", lambda r: f"{r.regret:.4g}" if task is Task.REGRESSION else _points(r.regret))
         )
     wanted += [
-        ("drifts", lambda r: f"{len(r.drifts):,}"),
+        ("drifts", lambda r: f"{len(on_the_error(r)):,}"),
         ("reactions", lambda r: f"{sum(r.reactions.values()):,}"),
         ("recovery", lambda r: NOTHING if r.recovery is None else f"{r.recovery:,.0f}"),
     ]

@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from confluent_kafka import KafkaError
+from confluent_kafka import Message as KafkaMessage
+
 from fluvial.adapters.kafka.source import KafkaSource
 from fluvial.config import KafkaSettings
 from fluvial.errors import SettingsError
@@ -77,11 +80,11 @@ class Stretch:
             yield from heapq.merge(*parts, key=_order)
 
     def _read(self, partition: int, bounds: Bounds) -> Iterator[Message]:
-        source = KafkaSource(self._settings, self._service)
+        source = _ToItsEnd(self._settings, self._service)
         try:
             source.assign({partition: bounds.first})
             heard = time.monotonic()
-            while True:
+            while not source.at_end:
                 for message in source.poll(BATCH, 0.5):
                     heard = time.monotonic()
                     if message.offset() >= bounds.end:
@@ -91,9 +94,23 @@ class Stretch:
                         return
                 if time.monotonic() - heard > SILENT_SECONDS:
                     source.bounds(partition, SECONDS)  # raises when nobody is there to send anything
-                    return  # the last offsets are gaps: compaction, or a transaction's markers
+                    heard = time.monotonic()
         finally:
             source.close(SECONDS)
+
+
+class _ToItsEnd(KafkaSource):
+    """Notices the log's end, which may lie behind offsets that hold no record: a transaction's markers."""
+
+    def __init__(self, settings: KafkaSettings, service: str) -> None:
+        self.at_end = False
+        super().__init__(settings, service, {"enable.partition.eof": True})
+
+    def _report(self, message: KafkaMessage) -> bool:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- a local code
+            self.at_end = True
+        return super()._report(message)
 
 
 def _order(message: Message) -> tuple[int, int, int]:
