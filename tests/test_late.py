@@ -176,3 +176,16 @@ def test_a_label_on_which_the_model_raises_is_named_and_can_be_given_up():
 )
 def test_what_a_column_may_say(value, read):
     assert checked_delay(value) == read
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_reweight_loses_next_to_nothing_on_elec2_with_labels_a_week_late():
+    """Half a point against no reaction at most, where it lost two by answers asked again alone."""
+    log, right = fold.elec2(), {}
+    for policy in ("observe", "reweight"):
+        settings = fold.settings(log, {"preset": "linear"}, {"name": policy, "label_delay": 336})
+        events = fold.decoded(settings, log.values)
+        outcomes = fold.genesis(settings).steps(events)
+        right[policy] = sum(o.choice == e.y for o, e in zip(outcomes, events, strict=True)) / len(events)
+    assert right["reweight"] > right["observe"] - 0.005

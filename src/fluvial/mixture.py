@@ -23,7 +23,7 @@ CHAMPIONS = 0.85
 SCALE_RATE = 0.002
 """Of the fading mean of squared error that makes a regression loss free of the target's unit."""
 LOSS_CAP = 4.6
-PATIENCE = 32
+PATIENCE = 48
 """Late labels: so many events of waiting halve the rate at which weights move (`patient`)."""
 HARD = 0.99
 """The probability that a hard label counts as, from a model without `predict_proba_one`."""
