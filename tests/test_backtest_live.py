@@ -101,3 +101,40 @@ def test_a_csv_is_what_produce_sends(tmp_path, redis_server, kafka_broker):
         assert_same(service, folded, log)
         oracle = fold.fold(service.settings, log.values)
         assert_scores(service, log, oracle.outcomes)
+
+
+def test_several_partitions_come_in_one_order_each_time(tmp_path, redis_server, mock_kafka):
+    """By message time; every event once, from where the stretch begins to where it ends."""
+    log = fold.drifting(2_000)
+    with Live(
+        tmp_path, mock_kafka.bootstrap_servers, redis_server, log, mock=mock_kafka, partitions=2
+    ) as service:
+        service.spread(0, 2_000)
+        one = backtested(service.config, "--topic", "--from", "100", "--to", "900")
+        other = backtested(service.config, "--topic", "--from", "100", "--to", "900")
+        alone = backtested(service.config, "--topic", "--partition", "1")
+    ledgers = one.learner.ledger.partitions
+    assert {p: (led.start, led.next, led.learned) for p, led in ledgers.items()} == {
+        0: (100, 900, 800),
+        1: (100, 900, 800),
+    }
+    assert one.learner.ledger.order == other.learner.ledger.order
+    fold.assert_same_fold(one.learner, other.learner)
+    assert {p: led.learned for p, led in alone.learner.ledger.partitions.items()} == {1: 1_000}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--from", "yesterday"], "--from: 'yesterday' is no offset"),
+        (["--partition", "7"], "none of number 7"),
+        (["--topic", "elsewhere"], "elsewhere"),
+    ],
+)
+def test_a_stretch_that_is_not_there_is_told(words, says, tmp_path, redis_server, mock_kafka, capsys):
+    with Live(
+        tmp_path, mock_kafka.bootstrap_servers, redis_server, fold.drifting(10), mock=mock_kafka
+    ) as service:
+        words = words if "--topic" in words else ["--topic", *words]
+        assert backtest.run(arguments(service.config, *words)) in {1, 2}
+    assert says in capsys.readouterr().err
