@@ -521,6 +521,20 @@ def test_an_event_on_which_the_model_raises_is_left_out_bit_for_bit(bench, kind)
     assert "please" in reasons[150]
 
 
+def test_a_late_label_on_which_the_model_raises_is_given_up_and_told(bench):
+    """By then its event is behind the checkpoint and does not come again: it stays scored only."""
+    log = counting_log(1_200, {150: 1.0, 400: 1.0})
+    b = bench(log.first(200), "counting", {"name": "observe", "label_delay": 90})
+    b.run_to_the_end()
+    b.append(log.values[200:])
+    b.run_to_the_end()
+    ledger = b.learner().ledger.partitions[0]
+    assert (ledger.pending, ledger.balanced()) == (90, True)
+    assert (ledger.scored, ledger.dead) == (1, 1)
+    assert b.kinds().count("label-given-up") == 1
+    assert ledger.learned == b.learner().mixture.members[0].model.seen == 1_200 - 90 - 2
+
+
 def test_a_model_that_raises_all_the_time_trips_the_breaker(bench):
     b = bench(
         counting_log(500, dict.fromkeys(range(100, 200), 1)),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
+from fluvial.late import Lateness
 from fluvial.memory import Learned
 from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
 from fluvial.models import takes_weight
@@ -39,6 +40,8 @@ class Spec(msgspec.Struct, frozen=True):
     """What a reset replaces: `all`, the `last-step` of a pipeline, or a tree's `leaves`."""
     warm: bool = True
     """A fresh model after a reset learns the events since the change."""
+    lateness: Lateness = Lateness()
+    """When a label counts as known."""
 
 
 class Crew:

@@ -347,6 +347,14 @@ class Keeper:
         before = self.shard
         self.shard = self._persist(lambda: self._opening.reopen(before.claim, before.topology))
         self._keep_opening_entries()
+        self._give_up_labels()
+
+    def _give_up_labels(self) -> None:
+        """Leave out the pending labels on which the model raised: their events do not come again."""
+        for (partition, offset), why in self._poisoned.items():
+            if self.shard.learner.give_up_label(partition, offset):
+                self.keep(Entry("label-given-up", partition, offset, time.time(), {"why": why}))
+                self.pace.count(1)
 
     # ---- what is not yet durable -------------------------------------------------------------
 

@@ -16,10 +16,11 @@ from fluvial.crew import Crew, Spec
 from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
+from fluvial.late import Held, LateLabels
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage
 from fluvial.memory import Memory, Row
-from fluvial.mixture import Mixture, NonFiniteAnswer, uniform
+from fluvial.mixture import Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.reactions import Note as _Note
 from fluvial.reactions import Reactions
 from fluvial.relearning import Relearning
@@ -94,6 +95,7 @@ class Learner(Reactions):
         self.relearning = Relearning.restore(state.get("relearning"))
         self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
         """Labelled and answered events since the last turn."""
+        self.late = LateLabels(spec.lateness, state.get("late"))
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
         self._crew.recruit(self.mixture, self._before_this_event)
@@ -152,7 +154,7 @@ class Learner(Reactions):
 
     def _calm(self) -> int:
         """How many events may come before the one that ends a block, a period or a snapshot's interval."""
-        if self._streak or self.spec.weighted or self._trial is not None or self.relearning is not None:
+        if self._streak or self.spec.weighted or self.late.busy or self._trial or self.relearning:
             return 0
         until = min(CLOCK - len(self._rows), SNAPSHOT_EVERY - self.events % SNAPSHOT_EVERY)
         if self._period:
@@ -208,6 +210,8 @@ class Learner(Reactions):
         answer = answers[0] if len(answers) == 1 else mixture.combine(answers)
         version = self._version
         note = self._heal(event) if self._streak else None
+        if self.late.busy:
+            return self._step_late(event, ledger, answer, version, note)
         if answer is None:
             return self._step_unpredicted(event, ledger, note)
         choice = (1 if answer[1] > answer[0] else 0) if self._size == 2 else answer.index(max(answer))
@@ -266,6 +270,69 @@ class Learner(Reactions):
     def left_out(self, partition: int, offset: int) -> bool:
         """Whether a roll-back leaves this offset out of what is learned again."""
         return self.relearning is not None and self.relearning.leaves_out(partition, offset)
+
+    def _step_late(
+        self, event: Event, ledger: PartitionLedger, answer: Answer | None, version: int, note: Rare | None
+    ) -> Outcome:
+        """Let the label wait, then learn those that are known by now."""
+        if event.y is None:
+            ledger.scored += 1
+        else:
+            ledger.pending += 1
+            self.late.keep(event, event.y, answer)
+        for held, waited in self.late.known(event.time):
+            note = _both(note, self._learn_late(event, held, waited))
+        if answer is None:
+            return Outcome(self._uniform, 0, version, False, note)
+        return Outcome(answer, answer.index(max(answer)), version, True, note)
+
+    def _learn_late(self, event: Event, held: Held, waited: int) -> Rare | None:
+        """Learn a label that is known at `event`; what `step` does at once when labels are not late."""
+        ledger = self.ledger.partitions[held.partition]
+        ledger.pending -= 1
+        ledger.learned += 1
+        self.events += 1
+        about = Event(held.partition, held.offset, event.time, None, held.x, held.y, held.weight)
+        note = None
+        if held.answer is None:
+            self.evaluation.unpredicted += 1
+        else:
+            answers = self._ask_again(about)
+            again = self.mixture.combine(answers) or self._uniform
+            self.mixture.reweigh(held.y, answers, again, patient(waited))
+            if self._trial is not None:
+                self._compare(about, held.y, answers)
+            self.late.judge(len(self._rows), again)
+            self._rows.append((held.x, held.y, held.weight, held.answer, 0))
+            if len(self._rows) >= CLOCK:
+                note = self._turn(event)
+            elif self._period and self.events % self._period == 0:
+                note = self._react(event, ()).rare()
+        self._learn(about, held.y)
+        return note
+
+    def _ask_again(self, about: Event) -> Sequence[Answer | None]:
+        """Ask every member when the label came; one whose answer is not finite has none."""
+        answers: list[Answer | None] = []
+        for member in self.mixture.members:
+            try:
+                answers.append(member.ask(about.x))
+            except NonFiniteAnswer:
+                answers.append(None)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # as in `_predict`
+                raise ModelError(about.partition, about.offset, "predict", error) from error
+        return answers
+
+    def give_up_label(self, partition: int, offset: int) -> bool:
+        """Leave a pending label out, on which the model raised: its event stays scored only."""
+        if not self.late.give_up(partition, offset):
+            return False
+        ledger = self.ledger.partitions[partition]
+        ledger.pending -= 1
+        ledger.scored += 1
+        return True
 
     def refuse(self, partition: int, offset: int) -> None:
         """Account for an event that was dead-lettered, or that is left out."""
@@ -345,10 +412,11 @@ class Learner(Reactions):
         """Evaluate and remember the rows since the last turn; returns their losses."""
         self.turns += 1
         rows, self._rows = self._rows, []
+        judged = self.late.judged(rows, self.spec.task)
         if self.spec.task is Task.REGRESSION:
-            losses = [self.monitor.loss(y, answer[0]) for _, y, _, answer, _ in rows]
+            losses = [self.monitor.loss(y, answer[0]) for _, y, _, answer, _ in judged]
         else:
-            losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in rows]
+            losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in judged]
         self.evaluation.extend([(y, answer) for _, y, _, answer, _ in rows])
         self.memory.extend(rows, losses)
         self.turns += 1
@@ -479,4 +547,5 @@ class Learner(Reactions):
             "snapshot": dict(self._snapshot),
             "reactions": self._reactions_state(),
             "relearning": None if self.relearning is None else self.relearning.state(),
+            "late": self.late.state(),
         }

@@ -81,7 +81,7 @@ class Ledger:
 
     def handled(self) -> int:
         """Events accounted for; offsets that were skipped or never there are none."""
-        return sum(p.learned + p.scored + p.dead for p in self.partitions.values())
+        return sum(p.learned + p.pending + p.scored + p.dead for p in self.partitions.values())
 
     def offsets(self) -> dict[int, int]:
         """The next offset of each partition."""

@@ -23,6 +23,8 @@ CHAMPIONS = 0.85
 SCALE_RATE = 0.002
 """Of the fading mean of squared error that makes a regression loss free of the target's unit."""
 LOSS_CAP = 4.6
+PATIENCE = 48
+"""Late labels: so many events of waiting halve the rate at which weights move (`patient`)."""
 HARD = 0.99
 """The probability that a hard label counts as, from a model without `predict_proba_one`."""
 
@@ -114,6 +116,16 @@ def _hard_reader(model: Any, size: int) -> Ask:
     return ask
 
 
+def patient(waited: int) -> float:
+    """The rate at which a label moves the weights that was known only `waited` labelled events later.
+
+    What a label says of the members is of the past by then, and where labels are alike for a while it says
+    who adapts quickest, which helps nobody who has to answer far ahead. The best rate falls with the delay
+    (Joulani, Gyorgy and Szepesvari, "Online learning under delayed feedback", 2013).
+    """
+    return ETA / (1.0 + waited / PATIENCE)
+
+
 class Member:
     """One model of the mixture."""
 
@@ -193,11 +205,11 @@ class Mixture:
                 yes += weight * answer[1]
         return (no / total, yes / total) if total > 0.0 else None
 
-    def reweigh(self, y: Label, answers: Sequence[Answer | None], served: Answer) -> None:
+    def reweigh(self, y: Label, answers: Sequence[Answer | None], served: Answer, eta: float = ETA) -> None:
         """Move the weights towards those who were right. A member without an answer counts as uniform."""
         if len(answers) == 1:
             return
-        if self._fast is not None and len(answers) == self._fast_for:
+        if self._fast is not None and eta == ETA and len(answers) == self._fast_for:
             try:
                 self.weights = self._fast[1](self.weights, y, answers)
             except TypeError:
@@ -205,21 +217,23 @@ class Mixture:
             else:
                 return
         if self.task is Task.REGRESSION:
-            raised = self._raised_by_error(float(y), answers, served)
+            raised = self._raised_by_error(float(y), answers, served, eta)
         else:
             # exp(-eta * -log(p)) is p ** eta.
             floor, k, unknown = self._floor, int(y), 1.0 / self.size
             raised = []
             for weight, answer in zip(self.weights, answers, strict=True):
                 p = unknown if answer is None else answer[k]
-                raised.append(weight * (p if p > floor else floor) ** ETA)  # noqa: FURB136 - max() costs twice
+                raised.append(weight * (p if p > floor else floor) ** eta)  # noqa: FURB136 - max() costs twice
         kept = (1.0 - ALPHA) / sum(raised)
         share = ALPHA * (1.0 - CHAMPIONS) / len(raised)
         self.weights = weights = [kept * weight + share for weight in raised]
         for k in range(self._lanes):
             weights[k] += ALPHA * CHAMPIONS / self._lanes
 
-    def _raised_by_error(self, y: float, answers: Sequence[Answer | None], served: Answer) -> list[float]:
+    def _raised_by_error(
+        self, y: float, answers: Sequence[Answer | None], served: Answer, eta: float
+    ) -> list[float]:
         """Loss min(4.6, error^2 / 2 s^2), with s^2 the fading mean of the mixture's squared error."""
         squared = (y - served[0]) ** 2
         self.scale = squared if self.scale == 0.0 else self.scale + SCALE_RATE * (squared - self.scale)
@@ -228,7 +242,7 @@ class Mixture:
         twice = 2.0 * self.scale
         # Not ** 2: the C library's pow() need not round the same way in another unit.
         losses = [LOSS_CAP if a is None else min(LOSS_CAP, (d := y - a[0]) * d / twice) for a in answers]
-        return [w * math.exp(-ETA * loss) for w, loss in zip(self.weights, losses, strict=True)]
+        return [w * math.exp(-eta * loss) for w, loss in zip(self.weights, losses, strict=True)]
 
     def demote(self, index: int) -> None:
         """Give a newcomer the least weight that fixed share leaves anybody."""

@@ -109,6 +109,8 @@ def _prepared(
         kept, _ = load_kept(opened, lambda b: unpickle.loads(b, extra, limit), learner.spec, learner.crew)
     except CheckpointRefused as error:
         raise RollbackRefused(f"version {request.version} cannot be loaded: {error}") from error
+    if request.relearn and learner.late.busy:
+        raise RollbackRefused("labels are late (policy.label_delay): roll back without learning again")
     if request.relearn:
         _check_the_log(parts, opened.header.offsets, shard.offsets, request)
     elif request.skip:

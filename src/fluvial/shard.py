@@ -31,6 +31,7 @@ from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
 from fluvial.kept import seal_kept
+from fluvial.late import Lateness
 from fluvial.learner import PROBES, Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
@@ -69,6 +70,7 @@ def spec_of(settings: Settings) -> Spec:
         keep=settings.policy.keep,
         part=settings.policy.part,
         warm=settings.policy.warm,
+        lateness=Lateness(settings.policy.label_delay),
     )
 
 

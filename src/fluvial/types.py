@@ -164,7 +164,7 @@ class Score(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class PartitionLedger(msgspec.Struct):
-    """What became of every offset of one partition: the four counts sum to `next - start - gaps`."""
+    """What became of every offset of one partition: the counts sum to `next - start`."""
 
     start: int
     next: int
@@ -177,10 +177,13 @@ class PartitionLedger(msgspec.Struct):
     """Skipped by a journalled decision."""
     gaps: int = 0
     """Offsets that Kafka itself leaves (compaction, transaction markers)."""
+    pending: int = 0
+    """Scored, and to be learned when their labels are known (`policy.label_delay`)."""
 
     def balanced(self) -> bool:
         """Whether every offset is accounted for."""
-        return self.learned + self.scored + self.dead + self.skipped + self.gaps == self.next - self.start
+        done = self.learned + self.scored + self.dead + self.skipped + self.gaps
+        return done + self.pending == self.next - self.start
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

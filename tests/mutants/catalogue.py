@@ -647,4 +647,31 @@ VERSIONS = [
     ),
 ]
 
-MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS)
+LATE = [
+    mutant(
+        "late-labels-learned-at-once",
+        "a delay that is set changes nothing: every figure of a policy under late labels is wrong",
+        [("late.py", "self.came + late.delay)", "self.came)")],
+        "test_late.py::test_observe_is_a_plain_river_loop_with_late_labels",
+    ),
+    mutant(
+        "late-labels-judged-as-served",
+        "a reset whose good cannot show yet is answered by another one",
+        [("late.py", "            if answer is None:\n", "            if True:\n")],
+        "test_late.py::test_weights_and_monitors_use_answers_asked_again",
+    ),
+    mutant(
+        "late-metrics-as-judged",
+        "metrics are of answers that nobody was served",
+        [("learner.py", "held.weight, held.answer, 0))", "held.weight, again, 0))")],
+        "test_late.py::test_metrics_use_what_was_served",
+    ),
+    mutant(
+        "pending-labels-forgotten",
+        "a restart loses the labels that were still to come",
+        [("late.py", 'for due, n, p, o, x, *rest in state["pending"]', "for due, n, p, o, x, *rest in ()")],
+        "test_late.py::test_the_same_from_any_checkpoint_on_and_in_any_batches",
+    ),
+]
+
+MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS, *LATE)

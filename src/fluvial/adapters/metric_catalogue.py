@@ -121,7 +121,8 @@ SHARD = (
         "gauge",
         "offsets",
         "What became of every offset of the partition since the model's beginning, in all processes; "
-        "`gap` are the offsets that Kafka itself leaves. The sum is the next offset less the first.",
+        "`gap` are the offsets that Kafka itself leaves, `pending` those whose labels are not known yet. The "
+        "sum is the next offset less the first.",
         ("partition", "outcome"),
     ),
     Described("fluvial_next_offset", "gauge", "offset", "The next offset to read.", ("partition",)),
@@ -226,7 +227,7 @@ SHARD = (
 """What belongs to a shard that the worker holds."""
 
 FIXED = {
-    "fluvial_ledger_offsets": {"outcome": (*OUTCOMES, "gap")},
+    "fluvial_ledger_offsets": {"outcome": (*OUTCOMES, "gap", "pending")},
 }
 """Where a metric's label has other values than `VALUES` says."""
 

@@ -161,6 +161,7 @@ def _partition(view: PartitionView) -> Iterator[Sample]:
         yield "fluvial_events_total", (partition, outcome), max(0, count - getattr(view.taken, outcome))
         yield "fluvial_ledger_offsets", (partition, outcome), count
     yield "fluvial_ledger_offsets", (partition, "gap"), ledger.gaps
+    yield "fluvial_ledger_offsets", (partition, "pending"), ledger.pending
     yield "fluvial_next_offset", (partition,), ledger.next
     yield "fluvial_lag_events", (partition,), view.lag
 

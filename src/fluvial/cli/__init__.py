@@ -27,6 +27,7 @@ COMMANDS = {
     "resume": "let a service go on that the flood breaker has paused",
     "versions": "list, show, compare, pin and annotate a model's versions, and roll back to one",
     "produce": "feed a CSV or JSON-lines file into a topic",
+    "backtest": "what a policy, model or setting is worth on your own events, before it runs",
     "generate": "write events of a drifting stream",
     "schema": "print the JSON schema of the settings file, for editors",
 }

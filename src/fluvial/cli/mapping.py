@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, Protocol, cast, get_args
 
 import msgspec
 
-from fluvial.adapters.files import RowFile, nearest
+from fluvial.adapters.files import nearest
 from fluvial.errors import SettingsError
 from fluvial.schema import FeatureType, LabelSpec, Path, Schema
 from fluvial.types import Task
@@ -52,7 +52,19 @@ def parse_types(text: str) -> dict[str, FeatureType]:
     return types
 
 
-def compile_mapping(mapping: Mapping, file: RowFile, fields: Sequence[str] | None = None) -> Encode:
+class Columns(Protocol):
+    """A file with named columns."""
+
+    @property
+    def path(self) -> object:
+        """For messages."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their names, in order."""
+
+
+def compile_mapping(mapping: Mapping, file: Columns, fields: Sequence[str] | None = None) -> Encode:
     """Settle once where every column goes. Raises SettingsError for a column that is not there.
 
     With a schema only declared fields are written, at their paths. Without one the event is

@@ -121,9 +121,9 @@ def _records(args: argparse.Namespace, settings: Settings | None, file: RowFile)
         encode = compile_mapping(mapping, file)
         records = map(encode, file.cells())
     elif mapping.maps:
-        names = _fields(file)
+        names = field_names(file)
         encode = compile_mapping(mapping, file, names)
-        records = (encode([row.get(name) for name in names]) for row in _objects(file))
+        records = (encode([row.get(name) for name in names]) for row in objects(file))
     elif args.key is not None:
         path = tuple(args.key.split("."))
         records = ((line, json_key(line, path)) for line in file.lines())
@@ -132,13 +132,14 @@ def _records(args: argparse.Namespace, settings: Settings | None, file: RowFile)
     return itertools.islice(records, args.limit)
 
 
-def _fields(file: RowFile) -> tuple[str, ...]:
+def field_names(file: RowFile) -> tuple[str, ...]:
     """Names of the first object's members: the columns of a JSON-lines file."""
     with RowFile(file.path, "json") as again:
-        return tuple(next(_objects(again), {}))
+        return tuple(next(objects(again), {}))
 
 
-def _objects(file: RowFile) -> Iterator[dict[str, Any]]:
+def objects(file: RowFile) -> Iterator[dict[str, Any]]:
+    """Decode each line. Raises SettingsError with the number of a broken one."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     for number, line in enumerate(file.lines(), 1):
         try:

@@ -38,9 +38,17 @@ _MAX_SECRET_BYTES = 65_536
 _MIN_KEY_BYTES = 32
 
 
-def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the file and the environment. Raises SettingsError, which never shows a secret."""
+def load(
+    path: str | Path, environ: Mapping[str, str] = os.environ, over: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the file and the environment. Raises SettingsError, which never shows a secret.
+
+    `over` are settings by their dotted names that come before both.
+    """
     path = Path(path)
+    if over:
+        names = {PREFIX + name.replace(".", "__").upper(): value for name, value in over.items()}
+        environ = {**environ, **names}
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -139,6 +139,8 @@ class PolicySettings(Section, frozen=True):
     """Labelled events after a reaction during which no other follows."""
     max_reactions: Count = 10
     """Reactions within 10,000 labelled events after which the policy holds still."""
+    label_delay: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """Further labelled events after which a label counts as known, and is learned; 0: at once."""
 
 
 class DriftSettings(Section, frozen=True):

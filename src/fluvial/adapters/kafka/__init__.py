@@ -11,6 +11,7 @@ from fluvial.adapters.kafka.letters import KafkaLetters, Letter, Seen
 from fluvial.adapters.kafka.producer import KafkaProducer
 from fluvial.adapters.kafka.sink import KafkaSink, letter_headers
 from fluvial.adapters.kafka.source import KafkaSource
+from fluvial.adapters.kafka.stretch import Stretch
 
 __all__ = [
     "OWNED",
@@ -21,6 +22,7 @@ __all__ = [
     "KafkaSource",
     "Letter",
     "Seen",
+    "Stretch",
     "client_libraries",
     "letter_headers",
     "mock_in_client",

@@ -1,0 +1,144 @@
+"""What happened during a fold, in bounded memory: losses, signals, versions, weights."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fluvial.types import Event, MemberStanding, Outcome, SignalKind, Task
+
+MAX_BUCKETS = 1 << 18
+MAX_SAMPLES = 1_200
+
+
+class Curve:
+    """Sums of losses over equal buckets of events; when there are too many, two become one."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        """Events in a bucket."""
+        self.sums = array("d")
+        self._rest: list[float] = []
+        """Of a bucket that is not full."""
+
+    def extend(self, losses: Sequence[float]) -> None:
+        """Take one loss per event, in order."""
+        if self.size == 1:
+            self.sums.extend(losses)
+        else:
+            rest = [*self._rest, *losses]
+            full = len(rest) // self.size * self.size
+            for start in range(0, full, self.size):
+                self.sums.append(sum(rest[start : start + self.size]))
+            self._rest = rest[full:]
+        while len(self.sums) >= MAX_BUCKETS:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        pairs = len(self.sums) // 2
+        if len(self.sums) % 2:
+            # Its bucket is half full now; that is as if its events had come evenly.
+            self._rest = [self.sums[-1] / self.size] * self.size + self._rest
+        self.sums = array("d", [self.sums[2 * k] + self.sums[2 * k + 1] for k in range(pairs)])
+        self.size *= 2
+
+    @property
+    def events(self) -> int:
+        """How many it took."""
+        return len(self.sums) * self.size + len(self._rest)
+
+
+class Alarm(NamedTuple):
+    """A signal, and where it came."""
+
+    at: int
+    """Labelled events that had come."""
+    events: int
+    """Labelled events that were learned."""
+    kind: str
+    plane: str
+    before: float
+    after: float
+    since: int
+
+
+class Step(NamedTuple):
+    """A version, and where it was made."""
+
+    at: int
+    number: int
+    cause: str
+    because: str
+
+
+class Weights(NamedTuple):
+    """Weights of the mixture at one moment."""
+
+    at: int
+    members: tuple[tuple[str, bool, float], ...]
+    """Lane, whether a champion, weight."""
+
+
+class Trace:
+    """Takes what came of each stretch of events."""
+
+    def __init__(self, task: Task) -> None:
+        self._regression = task is Task.REGRESSION
+        self.curve = Curve()
+        """Error (0 or 1) or absolute error of what was served, in the order of serving."""
+        self.alarms: list[Alarm] = []
+        self.versions: list[Step] = []
+        self.weights: list[Weights] = []
+        self.holds = 0
+        self._every = 1
+        self._turn = 0
+
+    @property
+    def at(self) -> int:
+        """Labelled events with an answer that came so far."""
+        return self.curve.events
+
+    def take(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
+        """What came of some events, in order."""
+        if any(outcome.rare is not None for outcome in outcomes):
+            for event, outcome in zip(events, outcomes, strict=True):
+                self._take_losses((event,), (outcome,))
+                if outcome.rare is not None:
+                    self._note(outcome)
+        else:
+            self._take_losses(events, outcomes)
+
+    def _take_losses(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
+        pairs = zip(events, outcomes, strict=True)
+        if self._regression:
+            losses = [abs(o.answer[0] - e.y) for e, o in pairs if e.y is not None and o.known]
+        else:
+            losses = [0.0 if o.choice == e.y else 1.0 for e, o in pairs if e.y is not None and o.known]
+        self.curve.extend(losses)
+
+    def _note(self, outcome: Outcome) -> None:
+        rare, at = outcome.rare, self.at
+        assert rare is not None  # noqa: S101 - asked by the caller
+        for s in rare.signals:
+            self.alarms.append(Alarm(at, s.events, s.kind.value, s.plane, s.before, s.after, s.since))
+        for version in rare.versions:
+            because = str(version.detail.get("because", ""))
+            self.versions.append(Step(at, version.number, version.cause, because))
+        self.holds += sum(entry.kind == "hold" for entry in rare.entries)
+
+    def weigh(self, members: Sequence[MemberStanding]) -> None:
+        """Remember the weights, now and then."""
+        self._turn += 1
+        if self._turn % self._every:
+            return
+        shares = tuple((m.name, m.champion, m.weight) for m in members)
+        self.weights.append(Weights(self.at, shares))
+        if len(self.weights) >= MAX_SAMPLES:
+            self.weights = self.weights[1::2]
+            self._every *= 2
+
+    @property
+    def drifts(self) -> list[Alarm]:
+        """Drifts of the error plane."""
+        return [a for a in self.alarms if a.kind == SignalKind.DRIFT.value and a.plane == "error"]

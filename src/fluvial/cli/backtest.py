@@ -1,0 +1,330 @@
+"""`fluvial backtest CONFIG FILE...`: the same fold over a file or a stretch of a topic, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fluvial import __version__
+from fluvial.backtest import Question, Result, Run, failures, parse_gate, render, replay, told
+from fluvial.backtest.gates import Gate
+from fluvial.backtest.results import FORMAT, primary
+from fluvial.backtest.table import columns
+from fluvial.cli import find_modules_here
+from fluvial.cli.backtest_feed import Feed, feed_of
+from fluvial.config import Preset, Settings, check_settings, load
+from fluvial.errors import FluvialError, SettingsError
+from fluvial.types import Task
+
+MOST_RUNS = 32
+EPILOG = """\
+examples:
+  fluvial backtest fluvial.toml orders.csv
+      what the service's own settings would have been worth on these events
+  fluvial backtest fluvial.toml orders.csv --policy observe --policy reweight --report out.html
+      two policies side by side, drawn on a page
+  fluvial backtest fluvial.toml orders.jsonl.gz --set drift.drift_delta=.01 --set drift.drift_delta=.0001
+      a setting given twice is compared
+  fluvial backtest fluvial.toml --topic --from 2026-01-01 --to 2026-02-01 --label-delay 336
+      January out of the service's topic, each label known 336 events later
+  fluvial backtest fluvial.toml orders.csv --gate accuracy=.8 --gate not-worse-than=baseline.json
+      a regression test: status 1 and a line for each condition that is not met
+
+The fold is the live one: run over what `fluvial produce` sent to a topic of one partition, it gives the
+same scores, reactions, versions and metrics as `fluvial run`, bit for bit. Nothing is written to Kafka or
+Redis. What breaks the schema is counted by reason and left out. Docs: docs/backtest.md.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "What a policy, model or setting is worth on your own events, before it runs."
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a service's settings (TOML)")
+    add("files", metavar="FILE", nargs="*", help="CSV, JSON lines (both also gzipped) or Parquet, in order")
+    _add_topic(parser.add_argument_group("instead of files, a stretch of a topic"))
+    _add_runs(parser.add_argument_group("what is compared: each combination is a run"))
+    _add_columns(parser.add_argument_group("which columns are what (as for fluvial produce)"))
+    _add_output(parser.add_argument_group("what comes out"))
+
+
+def _add_topic(group: Any) -> None:
+    add = group.add_argument
+    add("--topic", nargs="?", const="", metavar="NAME", help="the settings' topic, or another one")
+    add(
+        "--from", dest="first", default="earliest", metavar="PLACE", help="offset, time or earliest (default)"
+    )
+    add(
+        "--to",
+        dest="end",
+        default="latest",
+        metavar="PLACE",
+        help="offset or time, itself not included; latest",
+    )
+    add("--partition", type=int, metavar="N", help="only this partition (default: all, by message time)")
+
+
+def _add_runs(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="drift policy; more than once to compare",
+    )
+    add("--model", action="append", default=[], metavar="NAME", help="preset, or module:function")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="any setting; one given twice is compared",
+    )
+    add("--label-delay", type=_whole, metavar="N", help="labels are known N labelled events later")
+    add("--label-delay-column", metavar="COLUMN", help="each label's own delay; dotted for JSON lines")
+    add("--label-delay-unit", choices=("events", "seconds"), default="events", help="of that column")
+    add("--limit", type=_count, metavar="N", help="stop after so many events")
+
+
+def _add_columns(group: Any) -> None:
+    add = group.add_argument
+    add("--format", choices=("csv", "json", "parquet"), help="what the files are (default: by their names)")
+    add("--delimiter", default="", metavar="C", help="between the cells (default: comma; tab for .tsv)")
+    add("--key", metavar="COLUMN", help="message key")
+    add("--id", metavar="COLUMN", help="the event's id")
+    add("--time", metavar="COLUMN", help="the event's time")
+    add("--time-unit", choices=("s", "ms", "us", "iso"), help="of that column")
+    add("--label", metavar="COLUMN", help="what is to be predicted")
+    add("--features", metavar="A,B,C", help="columns that are features (default: all that are declared)")
+    add("--types", default="", metavar="A=TYPE,...", help="number, integer, boolean or category by column")
+
+
+def _add_output(group: Any) -> None:
+    add = group.add_argument
+    add("--drift-at", type=_places, default=(), metavar="N,...", help="true drifts, in labelled events")
+    add("--drift-within", type=_count, default=2_000, metavar="N",
+        help="events after one within which a signal is right (default: 2000)")  # fmt: skip
+    add("--window", type=_count, default=1_000, metavar="N", help="of the curves (default: 1000 events)")
+    add("--json", action="store_true", help="everything as JSON on standard output")
+    add("--report", metavar="HTML", help="write one self-contained page")
+    add("--gate", action="append", default=[], metavar="[RUN:]METRIC=LIMIT",
+        help="status 1 unless met: accuracy=.8, mae=2, not-worse-than=FILE (of --json)")  # fmt: skip
+    add("--tolerance", type=float, default=0.005, metavar="T",
+        help="of not-worse-than: less accuracy, or share of more MAE (default: .005)")  # fmt: skip
+
+
+def _whole(text: str) -> int:
+    value = int(text.replace("_", ""))
+    if value < 0:
+        msg = "must be at least 0"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _count(text: str) -> int:
+    value = _whole(text)
+    if value < 1:
+        msg = "must be at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _places(text: str) -> tuple[int, ...]:
+    return tuple(sorted(_count(part) for part in text.split(",") if part))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fold and tell: 0 done and every gate met, 1 a gate missed or the fold refused, 2 wrong usage."""
+    find_modules_here()
+    console = Console(stderr=True)
+    try:
+        runs = runs_of(args)
+        task = runs[0].settings.schema.label.task
+        gates = [parse_gate(text, task, [r.name for r in runs]) for text in args.gate]
+        feed = feed_of(args, runs[0].settings)
+    except SettingsError as error:
+        print(f"backtest: {error}", file=sys.stderr)
+        return 2
+    except FluvialError as error:
+        print(f"backtest: {error}", file=sys.stderr)
+        return 1
+    question = Question(
+        command=shlex.join(["fluvial", "backtest", *_words(args)]),
+        source=feed.records.name,
+        drift_at=args.drift_at,
+        drift_within=args.drift_within,
+        window=args.window,
+    )
+    try:
+        results = _folded(runs, feed, question, console)
+        _tell(results, question, task, args, console)
+    except (FluvialError, OSError) as error:
+        print(f"backtest: {error}", file=sys.stderr)
+        return 1
+    return _judge(gates, results, task, args)
+
+
+def _words(args: argparse.Namespace) -> Sequence[str]:
+    """The command's words, as they were given."""
+    words = sys.argv[1:]
+    if "backtest" in words:
+        return words[words.index("backtest") + 1 :]
+    return [args.config, *args.files]
+
+
+# ---- runs ---------------------------------------------------------------------------------------------
+
+
+def runs_of(args: argparse.Namespace) -> list[Run]:
+    """Every combination of what was given, each with a name. Raises SettingsError."""
+    axes: dict[str, list[str]] = {}
+    if args.policy:
+        axes["policy.name"] = args.policy
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
+        # TOML wants a digit before the point.
+        axes.setdefault(name.strip(), []).append(re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip()))
+    if args.label_delay is not None:
+        axes["policy.label_delay"] = [str(args.label_delay)]
+    models = args.model or [None]
+    combinations = list(itertools.product(models, *axes.values()))
+    if len(combinations) > MOST_RUNS:
+        raise SettingsError(f"{len(combinations)} runs; at most {MOST_RUNS} are compared at a time")
+    runs = []
+    for model, *values in combinations:
+        chosen = dict(zip(axes, values, strict=True))
+        settings = _with_model(load(args.config, over=chosen), model)
+        runs.append(Run(_name(settings, model if len(models) > 1 else None, axes, chosen), settings))
+    doubled = {r.name for r in runs if sum(r.name == other.name for other in runs) > 1}
+    if doubled:
+        raise SettingsError(f"two runs are {min(doubled)!r}: the same value was given twice")
+    if len({r.settings.schema.label.task for r in runs}) > 1:
+        raise SettingsError("--set: runs of different tasks cannot be compared")
+    return runs
+
+
+def _with_model(settings: Settings, model: str | None) -> Settings:
+    """Another preset or factory; options were those of the one before."""
+    if model is None:
+        return settings
+    if ":" in model:
+        changed = {"preset": None, "factory": model}
+    elif model in get_args(Preset):
+        changed = {"preset": model, "factory": None}
+    else:
+        raise SettingsError(
+            f"--model: {model!r} is not one of {', '.join(get_args(Preset))}, nor module:function"
+        )
+    same = (settings.model.preset, settings.model.factory) == (changed["preset"], changed["factory"])
+    options = settings.model.options if same else {}
+    replaced = msgspec.structs.replace(settings.model, **changed, options=options)
+    settings = msgspec.structs.replace(settings, model=replaced)
+    check_settings(settings)
+    return settings
+
+
+def _name(settings: Settings, model: str | None, axes: dict[str, list[str]], chosen: dict[str, str]) -> str:
+    """The policy, and whatever else differs among the runs."""
+    parts = [model] if model else []
+    parts.append(settings.policy.name)
+    parts += [
+        f"{name.rpartition('.')[2]}={chosen[name]}"
+        for name, values in axes.items()
+        if len(values) > 1 and name != "policy.name"
+    ]
+    return " ".join(parts)
+
+
+# ---- fold and tell ------------------------------------------------------------------------------------
+
+
+def _folded(runs: Sequence[Run], feed: Feed, question: Question, console: Console) -> list[Result]:
+    """Every run over the same records, one after the other, so that none takes time or memory of another."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[events]:,} events"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    folded = []
+    with bar:
+        for each in runs:
+            task = bar.add_task(each.name, total=1.0, events=0)
+
+            def watch(done: int, task: Any = task) -> None:
+                bar.update(task, completed=feed.share(done), events=done)
+
+            folded.append(replay(each, feed.records, watch))
+            bar.update(task, completed=1.0)
+    return told(folded, question)
+
+
+def _tell(
+    results: Sequence[Result], question: Question, task: Task, args: argparse.Namespace, console: Console
+) -> None:
+    if args.report:
+        Path(args.report).write_text(render(results, question, task), encoding="utf-8")
+        console.print(f"report: {args.report}", highlight=False)
+    if args.json:
+        answer = {
+            "format": FORMAT,
+            "fluvial": __version__,
+            "command": question.command,
+            "source": question.source,
+            "task": task.value,
+            "runs": results,
+        }
+        print(msgspec.json.encode(answer).decode())
+        return
+    head, rows = columns(results, question, task)
+    table = Table(title=f"{question.source}: {results[0].events:,} events", title_justify="left", box=None)
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=200)
+    out.print(table, highlight=False)
+    _remarks(results, out)
+
+
+def _remarks(results: Sequence[Result], out: Console) -> None:
+    """What a table cannot say."""
+    first = results[0]
+    if first.dead:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(first.dead.items()))
+        out.print(f"refused: {reasons}", highlight=False)
+    if first.trips:
+        out.print(
+            f"the live service would have paused {first.trips} times for a person: too many were refused",
+            highlight=False,
+        )
+    if first.pending:
+        out.print(f"{first.pending:,} labels were not known at the end: in no metric", highlight=False)
+
+
+def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:
+    missed = failures(gates, results, primary(task), args.tolerance)
+    for line in missed:
+        print(line, file=sys.stderr)
+    return 1 if missed else 0

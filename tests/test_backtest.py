@@ -1,0 +1,409 @@
+"""`fluvial backtest`: what is compared, what is said, what is refused. That it is the live fold is proved
+in test_backtest_live."""
+
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import numpy as np
+import pytest
+
+from fluvial.backtest import Record, Records, Run, replay
+from fluvial.backtest.drawing import ticks
+from fluvial.backtest.results import AHEAD, Question, events_to_recover, told
+from fluvial.backtest.trace import MAX_BUCKETS, Curve
+from fluvial.cli import backtest, main
+from fluvial.cli.backtest_feed import delay_in, feed_of
+from fluvial.errors import SettingsError
+from support import fold
+from support.parts import missing
+from support.service import toml
+from test_backtest_live import arguments, backtested
+
+
+def events_csv(path, log, more=()):
+    """The log as a CSV, with more columns: (name, values)."""
+    lines = [",".join(["key", "time", "a", "b", "label", *(name for name, _ in more)])]
+    for i, (time, x, y) in enumerate(log.events):
+        label = y if isinstance(y, float) else str(y).lower()
+        cells = [f"e{i}", time, x["a"], x["b"], label, *(values[i] for _, values in more)]
+        lines.append(",".join(map(str, cells)))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def drifting():
+    return fold.drifting(3_000)
+
+
+@pytest.fixture
+def config(tmp_path, drifting):
+    return written(tmp_path, drifting)
+
+
+def written(tmp_path, log, **sections):
+    table = {
+        "service": "s",
+        "kafka": {"bootstrap_servers": "nowhere:1", "topic": "t"},
+        "schema": log.schema,
+        "model": {"preset": "linear"},
+        **sections,
+    }
+    path = tmp_path / "service.toml"
+    path.write_text(toml(table))
+    return path
+
+
+@pytest.fixture
+def csv_file(tmp_path, drifting):
+    return events_csv(tmp_path / "rows.csv", drifting)
+
+
+def said(capsys, *words):
+    status = main(["backtest", *map(str, words)])
+    return status, *capsys.readouterr()
+
+
+def as_json(capsys, *words):
+    status, out, _ = said(capsys, *words, "--json")
+    assert status == 0
+    return json.loads(out)
+
+
+# --- what is folded --------------------------------------------------------------------------------
+
+
+def test_every_kind_of_file_is_the_same_log(tmp_path, config, csv_file, drifting):
+    lines = tmp_path / "rows.jsonl.gz"
+    with gzip.open(lines, "wb") as file:
+        file.write(b"\n".join(drifting.values))
+    zipped = tmp_path / "rows.csv.gz"
+    zipped.write_bytes(gzip.compress(csv_file.read_bytes()))
+    oracle = fold.fold(backtested(config, csv_file).run.settings, drifting.values).learner
+    for path in (csv_file, lines, zipped):
+        fold.assert_same_fold(backtested(config, path).learner, oracle)
+
+
+def test_parquet_is_the_same_log(tmp_path, config, csv_file):
+    try:
+        from pyarrow import csv, parquet
+    except ModuleNotFoundError:
+        missing("pyarrow is not here")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(csv.read_csv(csv_file), path)
+    fold.assert_same_fold(backtested(config, path).learner, backtested(config, csv_file).learner)
+    assert feed_of(arguments(config, path), backtested(config, csv_file).run.settings)
+
+
+def test_without_pyarrow_parquet_is_refused_with_the_way_out(capsys, config, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    status, _, err = said(capsys, config, "rows.parquet")
+    assert status == 2
+    assert "pip install 'fluvial[parquet]'" in err
+
+
+def test_several_files_are_one_log(tmp_path, config, drifting):
+    parts = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    parts[0].write_bytes(b"\n".join(drifting.values[:1_000]))
+    parts[1].write_bytes(b"\n".join(drifting.values[1_000:]))
+    oracle = fold.fold(backtested(config, *parts).run.settings, drifting.values).learner
+    fold.assert_same_fold(backtested(config, *parts).learner, oracle)
+
+
+def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_path, config, drifting):
+    path = tmp_path / "rows.jsonl"
+    values = list(drifting.values)
+    values[5], values[700], values[701] = b"{", b'{"label": 3}', b"[]"
+    path.write_bytes(b"\n".join(values))
+    folded = fold.fold(backtested(config, path).run.settings, values)
+    (run,) = as_json(capsys, config, path)["runs"]
+    assert run["dead"] == {r: list(folded.dead.values()).count(r) for r in folded.dead.values()}
+    assert (run["events"], run["learned"]) == (3_000, 2_997)
+    _, out, _ = said(capsys, config, path)
+    assert re.search(r"refused: .*malformed", out)
+
+
+def test_a_flood_of_refusals_says_that_the_live_service_would_pause(capsys, tmp_path, config, drifting):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join([*drifting.values[:1_000], *[b"{"] * 600, *drifting.values[1_000:]]))
+    assert "would have paused 1 times" in said(capsys, config, path)[1]
+
+
+def test_an_event_on_which_the_model_raises_is_left_out_as_by_a_worker():
+    features = {"a": "number", "fail": "number"}
+    events = [(1e9 + i, {"a": 1.0, "fail": float(i in {150, 420})}, i % 3 > 0) for i in range(1_000)]
+    log = fold.Log("c", "binary", features, events)
+    settings = fold.settings(log, "counting")
+    records = Records(
+        lambda: (Record(value, None, 0, i, 0) for i, value in enumerate(log.values)), {0: 0}, "log"
+    )
+    folded = replay(Run("observe", settings), records)
+    assert folded.dead == {"model": 2}
+    fold.assert_same_fold(folded.learner, fold.fold(settings, log.values, {150, 420}).learner)
+
+
+def test_labels_with_delays_of_their_own(tmp_path, drifting):
+    delays = [(7 * i) % 90 for i in range(3_000)]
+    path = events_csv(tmp_path / "rows.csv", drifting, [("wait", delays)])
+    config = written(tmp_path, drifting)
+    folded = backtested(config, path, "--label-delay-column", "wait")
+    assert len(folded.learner.late) == sum(i + delays[i] > 2_999 for i in range(3_000)) > 0
+    constant = events_csv(tmp_path / "same.csv", drifting, [("wait", [90] * 3_000)])
+    fold.assert_same_fold(
+        backtested(config, constant, "--label-delay-column", "wait").learner,
+        fold.copied(backtested(config, path, "--label-delay", "90").learner),
+    )
+    seconds = backtested(config, constant, "--label-delay-column", "wait", "--label-delay-unit", "seconds")
+    assert len(seconds.learner.late) == 90  # an event a second
+
+
+def test_a_row_without_a_delay_is_refused(tmp_path, drifting):
+    path = events_csv(tmp_path / "rows.csv", drifting, [("wait", ["", "-3", "soon"] + [0] * 2_997)])
+    folded = backtested(written(tmp_path, drifting), path, "--label-delay-column", "wait")
+    assert folded.dead == {"label": 3}
+
+
+def test_a_delay_in_a_line_of_json():
+    assert delay_in(b'{"meta": {"wait": 3}}', "meta.wait") == 3.0
+    assert [delay_in(v, "meta.wait") for v in (None, b"{", b"[]", b'{"meta": 1}')] == [None] * 4
+
+
+# --- what is compared ------------------------------------------------------------------------------
+
+
+def test_each_combination_is_a_run_with_a_name(config):
+    words = "--policy observe --policy reset --model linear --model tree --set policy.cooldown=1 "
+    words += "--set drift.drift_delta=.1 --set drift.drift_delta=.2"
+    names = [run.name for run in backtest.runs_of(arguments(config, "x.csv", *words.split()))]
+    assert len(names) == len(set(names)) == 8
+    assert names[0] == "linear observe drift_delta=0.1"
+
+
+def test_settings_take_effect(config):
+    (run,) = backtest.runs_of(
+        arguments(config, "x.csv", "--set", "policy.restart_every=123", "--model", "tree", "--label-delay", 7)
+    )
+    assert run.settings.policy.restart_every == 123
+    assert run.settings.policy.label_delay == 7
+    assert (run.settings.model.preset, run.name) == ("tree", "reweight")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--set", "policy.cooldwn=1"], "policy.cooldown"),
+        (["--set", "cooldown"], "SECTION.NAME=VALUE"),
+        (["--policy", "rest"], "policy.name"),
+        (["--model", "leniar"], "linear"),
+        (["--policy", "reset", "--policy", "reset"], "twice"),
+        (["--gate", "acuracy=.8"], "accuracy"),
+        (["--gate", "accuracy"], "METRIC=LIMIT"),
+        (["--gate", "accuracy=high"], "not a number"),
+        (["--gate", "reset:accuracy=.8"], "no run 'reset'"),
+        (["--gate", "not-worse-than=nowhere.json"], "cannot be read"),
+        (["--label-delay-column", "wiat"], "wiat"),
+        (["--topic"], "files, or --topic"),
+    ],
+)
+def test_wrong_use_is_status_2_with_the_reason(capsys, config, csv_file, words, says):
+    status, out, err = said(capsys, config, csv_file, *words)
+    assert (status, out) == (2, "")
+    assert says in err
+
+
+def test_a_missing_file_is_named(capsys, config, tmp_path):
+    status, _, err = said(capsys, config, tmp_path / "row.csv")
+    assert status == 2
+    assert "row.csv" in err
+
+
+def test_regret_is_behind_the_best(capsys, config, csv_file):
+    told = as_json(capsys, config, csv_file, "--policy", "observe", "--policy", "reset")
+    by_name = {run["name"]: run for run in told["runs"]}
+    gap = by_name["reset"]["metrics"]["accuracy"] - by_name["observe"]["metrics"]["accuracy"]
+    assert gap > 0.03, "the stream drifts"
+    assert by_name["reset"]["regret"] == 0.0
+    assert by_name["observe"]["regret"] == pytest.approx(gap)
+    assert by_name["observe"]["peak_bytes"] is None or by_name["observe"]["peak_bytes"] > 1e7
+
+
+def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
+    drifts = ["--policy", "reset", "--drift-at", "1000,2000"]
+    (run,) = as_json(capsys, config, csv_file, *drifts)["runs"]
+    assert (run["false_alarms"], run["missed"]) == (0, 0)
+    assert [r["drift"] for r in run["recoveries"]] == [1_000, 2_000]
+    assert all(0 < r["found_after"] < 400 for r in run["recoveries"])
+    (run,) = as_json(
+        capsys, config, csv_file, "--policy", "reset", "--drift-at", "500", "--drift-within", "9"
+    )["runs"]
+    assert (run["false_alarms"], run["missed"]) == (2, 1)
+
+
+def test_regression_has_its_own_metrics(capsys, tmp_path):
+    log = fold.numbers(2_000)
+    path = events_csv(tmp_path / "rows.csv", log)
+    status, out, _ = said(capsys, written(tmp_path, log), path, "--policy", "observe", "--policy", "reset")
+    assert status == 0
+    for title in ("MAE", "RMSE", "R²", "last value", "regret"):
+        assert title in out
+
+
+# --- recovery, curves ------------------------------------------------------------------------------
+
+
+def losses_with_bump(length=4_000, drift=1_000, bad=600):
+    losses = np.full(length, 0.1)
+    losses[drift : drift + bad] = 0.6
+    return np.concatenate([[0.0], np.cumsum(losses)])
+
+
+def test_recovery_is_from_where_the_loss_is_back():
+    total = losses_with_bump()
+    assert events_to_recover(total, 1, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
+    assert events_to_recover(losses_with_bump(bad=0), 1, 1_000, 4_000) == 0
+    assert events_to_recover(total, 1, 3_500, 4_000) is None
+
+
+@pytest.mark.parametrize("batch", [1, 999, 5_000])
+def test_a_curve_is_bounded_and_loses_no_loss(batch):
+    curve, n = Curve(), MAX_BUCKETS + 5_001
+    given = (np.arange(n) % 3 == 0).astype(float)
+    for start in range(0, n, batch if batch > 1 else n):
+        curve.extend(given[start : start + (batch if batch > 1 else n)].tolist())
+    assert curve.size == 2
+    assert curve.events == n
+    assert sum(curve.sums) + sum(curve._rest) == given.sum()
+    assert curve.sums[1_000] == given[2_000:2_002].sum()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.81, 0.93), (0, 45_312), (3.0, 3.0), (1e-4, 3e-4)])
+def test_ticks_are_round_and_inside(low, high):
+    for tick in ticks(low, high, 4):
+        assert low - 1e-9 <= tick <= high + 1e-9 or low == high
+    assert len(ticks(low, high, 4)) <= 9
+
+
+# --- gates -----------------------------------------------------------------------------------------
+
+
+def test_gates_that_are_met_say_nothing(capsys, config, csv_file):
+    gates = ["--gate", "accuracy=.5", "--gate", "reweight:log_loss=2", "--gate", "dead=0"]
+    status, _, err = said(capsys, config, csv_file, *gates)
+    assert (status, err) == (0, "")
+
+
+def test_each_missed_gate_is_a_line_and_status_1(capsys, config, csv_file):
+    gates = ["--gate", "accuracy=.99", "--gate", "log_loss=.01", "--gate", "kappa=-1", "--policy", "observe"]
+    status, _, err = said(capsys, config, csv_file, *gates)
+    assert status == 1
+    lines = err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["gate accuracy=.99", "gate log_loss=.01"]
+    assert "at least 0.99" in lines[0]
+    assert "at most 0.01" in lines[1]
+
+
+def test_not_worse_than_an_earlier_run(capsys, tmp_path, config, csv_file):
+    baseline = tmp_path / "baseline.json"
+    told = as_json(capsys, config, csv_file, "--policy", "reset")
+    baseline.write_text(json.dumps(told))
+    gate = ["--gate", f"not-worse-than={baseline}"]
+    assert said(capsys, config, csv_file, "--policy", "reset", *gate)[0] == 0
+    status, _, err = said(capsys, config, csv_file, "--policy", "observe", *gate)
+    assert status == 1
+    assert "the baseline" in err
+    assert said(capsys, config, csv_file, "--policy", "observe", *gate, "--tolerance", ".9")[0] == 0
+    baseline.write_text("{}")
+    assert said(capsys, config, csv_file, *gate)[0] == 2
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """Every tag opened is closed, and what the attributes name."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append(tag)
+        self.links += [value for name, value in attrs if name in {"href", "src", "xlink:href"}]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_says_what_was_found(capsys, tmp_path, config, csv_file):
+    page = tmp_path / "out.html"
+    words = ["--policy", "observe", "--policy", "reweight", "--drift-at", "1000,2000", "--report", page]
+    assert said(capsys, config, csv_file, *words)[0] == 0
+    text = page.read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert not tags.open
+    assert not tags.links
+    assert not {"script", "link", "img", "iframe"} & set(tags.found)
+    assert "http" not in text
+    assert "url(" not in text
+    assert text.count("<polyline") == 2 * 2  # a run a line, wide and narrow
+    assert text.count('class="truth"') == 2 * 2
+    assert text.count("<polygon") == 2 * 3  # champion and two challengers
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "fingerprint" not in text
+    assert "drift_delta" in text
+    assert "restart_every" in text
+
+
+def test_nothing_on_the_page_is_markup_of_the_user(tmp_path, capsys, config, drifting):
+    path = events_csv(tmp_path / "a<b>&.csv", drifting)
+    page = tmp_path / "out.html"
+    assert said(capsys, config, path, "--report", page)[0] == 0
+    assert "<b>" not in page.read_text()
+    assert "a&lt;b&gt;&amp;.csv" in page.read_text()
+
+
+def test_an_empty_log_is_told_and_drawn(capsys, tmp_path, config):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("")
+    status, out, _ = said(capsys, config, path, "--report", tmp_path / "out.html")
+    assert status == 0
+    assert "0 events" in out
+    assert "0 events" in (tmp_path / "out.html").read_text()
+
+
+def test_no_secret_leaves_in_settings(capsys, tmp_path, drifting, csv_file):
+    config = written(
+        tmp_path, drifting, redis={"url": "redis://:hunter2@nowhere:1"}, checkpoint={"key": "hunter2" * 8}
+    )
+    page = tmp_path / "out.html"
+    status, out, err = said(capsys, config, csv_file, "--json", "--report", page)
+    assert status == 0
+    assert "hunter2" not in out + err + page.read_text()
+
+
+def test_all_that_is_asked_is_in_the_results(config, csv_file):
+    folded = backtested(config, csv_file)
+    (result,) = told([folded], Question(command="c", source="s"))
+    text = msgspec.json.encode(result)
+    for name in ("metrics", "regret", "recovery", "events_per_second", "peak_bytes", "weights", "curve"):
+        assert f'"{name}"'.encode() in text
+
+
+def test_runs_of_another_task_are_refused(tmp_path, drifting):
+    config = written(tmp_path, drifting)
+    with pytest.raises(SettingsError):
+        backtest.runs_of(
+            arguments(
+                config, "x", "--set", "schema.label.type=regression", "--set", "schema.label.type=binary"
+            )
+        )
