@@ -21,6 +21,7 @@ __all__ = [
     "LimitCategories",
     "OneHot",
     "Standardise",
+    "StandardiseRecent",
     "StandardiseTarget",
 ]
 
@@ -80,6 +81,35 @@ class Standardise(base.Transformer):
             else:
                 out[name] = 0.0
         return out
+
+
+class StandardiseRecent(Standardise):
+    """`Standardise` against the last `memory` events or so, instead of all: what is high today, not ever.
+
+    Welford's moments with a count that stops: from then on each event takes away as much as it brings.
+    """
+
+    def __init__(self, memory: int = 50, clip: float = CLIP) -> None:
+        super().__init__(clip)
+        self.memory = memory
+
+    def learn_one(self, x: Features) -> None:
+        """Update the fading moments of each number and the known values of each category."""
+        count, mean, m2, memory = self.count, self.mean, self.m2, self.memory
+        for name, value in x.items():
+            if isinstance(value, str):
+                _admit(self.seen, name, value)
+            elif name in count:
+                n = count[name]
+                if n < memory:
+                    n = count[name] = n + 1
+                else:
+                    m2[name] -= m2[name] / n
+                delta = value - mean[name]
+                centre = mean[name] = mean[name] + delta / n
+                m2[name] += delta * (value - centre)
+            else:
+                count[name], mean[name], m2[name] = 1, value, 0.0
 
 
 class StandardiseTarget(base.Regressor):
