@@ -17,7 +17,7 @@ FLOORS = [
     {"learner"},
     {"adapters"},
     {"scoring"},
-    {"pace", "publisher", "shard", "tally", "patience", "survey", "fitness"},
+    {"pace", "publisher", "shard", "tally", "patience", "survey", "fitness", "explaining"},
     {"keeper"},
     {"scopes"},
     {"topic_scope", "partition_scope"},

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--events", type=_count, metavar="N", help=f"how many, {RATE:g} a second")
     add("--policy", choices=("reweight", "reset", "observe"), default="reweight", help="answer to drift")
     add(
-        "--model", choices=("tree", "linear", "rates", "bayes", "adaptive-tree", "auto"), default="tree", help="preset"
+        "--model", choices=("tree", "linear", "bayes", "adaptive-tree", "auto"), default="tree", help="preset"
     )
     add("--seed", type=int, default=1, help="the same seed gives the same events (default: 1)")
     add("--json", action="store_true", help="end with the summary as JSON on standard output")

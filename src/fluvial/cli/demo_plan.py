@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Events between two changes."""
     rate: float
     """Events per second."""
-    model: Literal["linear", "rates", "bayes", "tree", "adaptive-tree", "auto"] = "tree"
+    model: Literal["linear", "bayes", "tree", "adaptive-tree", "auto"] = "tree"
     policy: Literal["observe", "reset", "reweight"] = "reweight"
     seed: int = 1
     most_seconds: float | None = None

@@ -125,7 +125,9 @@ class StandardiseTarget(base.Regressor):
         self.mean = 0.0
         self.m2 = 0.0
 
-    def _deviation(self) -> float:
+    @property
+    def deviation(self) -> float:
+        """Of the targets so far; 1 before there are two."""
         return (self.m2 / self.count) ** 0.5 if self.count and self.m2 > 0.0 else 1.0
 
     def learn_one(self, x: Features, y: Any) -> None:
@@ -134,12 +136,12 @@ class StandardiseTarget(base.Regressor):
         delta = y - self.mean
         self.mean += delta / self.count
         self.m2 += delta * (y - self.mean)
-        z = (y - self.mean) / self._deviation()
+        z = (y - self.mean) / self.deviation
         self.regressor.learn_one(x, CLIP if z > CLIP else max(z, -CLIP))
 
     def predict_one(self, x: Features) -> float:
         """Answer in the target's own unit."""
-        return self.mean + self._deviation() * float(self.regressor.predict_one(x))
+        return self.mean + self.deviation * float(self.regressor.predict_one(x))
 
 
 class _Categories(base.Transformer):
