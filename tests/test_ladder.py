@@ -5,6 +5,7 @@ import random
 import pytest
 from river import linear_model, optim
 
+from fluvial.errors import SettingsError
 from fluvial.fused import Panel
 from fluvial.fused import ladder as ladders
 from fluvial.mixture import LIGHT, REST, Member, Mixture, reader
@@ -203,3 +204,65 @@ def test_who_rests_is_part_of_the_state():
         answers.append(other.step(event).answer)
     assert answers == undisturbed
     assert rested
+
+
+# --- the preset ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log", [fold.drifting, fold.five, fold.numbers], ids=lambda make: make.__name__)
+def test_rates_serve_every_task_and_resume_to_the_bit(log):
+    log = log(900)
+    settings = fold.settings(log, {"preset": "rates"}, "reweight")
+    events = fold.decoded(settings, log.values)
+    one, other = fold.genesis(settings), fold.genesis(settings)
+    assert {m.lane for m in one.mixture.members} >= {
+        "linear-0.05",
+        "linear-0.01",
+        "linear-0.2",
+        "recent-0.05",
+    }
+    for k, event in enumerate(events):
+        if k % 211 == 210:
+            other = type(other)(other.spec, loads(dumps(other.state())))
+        assert one.step(event) == other.step(event)
+    assert not one.counts["non-finite"]
+
+
+@pytest.mark.parametrize("features", [2, 12, 60])
+def test_no_rate_of_a_regression_diverges(features):
+    rng, names = random.Random(2), [f"f{k}" for k in range(features)]
+    events = []
+    for k in range(1_500):
+        x = {name: rng.gauss(0, 1) for name in names}
+        events.append((1e9 + k, x, sum(x.values()) + rng.gauss(0, 0.1)))
+    log = fold.Log("sum", "regression", dict.fromkeys(names, "number"), events)
+    done = fold.fold(fold.settings(log, {"preset": "rates"}, "observe"), log.values)
+    assert not done.learner.counts["non-finite"]
+    for member in done.learner.mixture.members:
+        errors = [abs(member.ask(x)[0] - y) for _, x, y in events[-100:]]
+        assert sum(errors) / 100 < features**0.5, member.lane
+
+
+@pytest.mark.parametrize("options", [{"memory": 1}, {"steady": [], "recent": []}, {"rate": 0.1}])
+def test_options_that_mean_nothing_are_refused(options):
+    settings = fold.settings(fold.drifting(10), {"preset": "rates", "options": options})
+    with pytest.raises(SettingsError, match=r"model\.options"):
+        fold.genesis(settings)
+
+
+def test_recent_moments_forget():
+    scaler = StandardiseRecent(memory=10)
+    for value in [100.0] * 200 + [1.0, 3.0] * 100:
+        scaler.learn_one({"a": value})
+    assert scaler.count == {"a": 10}
+    assert scaler.mean["a"] == pytest.approx(2.0, abs=0.2)
+    assert scaler.transform_one({"a": 3.0})["a"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_recent_moments_are_all_moments_until_the_memory_is_full():
+    recent, steady, chance = StandardiseRecent(memory=50), Standardise(), random.Random(1)
+    for k in range(80):
+        x = {"a": chance.gauss(3, 2), "colour": "rgb"[k % 3]}
+        recent.learn_one(x)
+        steady.learn_one(x)
+        assert (recent.transform_one(x) == steady.transform_one(x)) == (k < 50)
