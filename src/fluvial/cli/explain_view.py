@@ -63,7 +63,7 @@ def _headline(console: Console, told: Told) -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=None)
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="right" if index and name else "left")
     return table
 
 
