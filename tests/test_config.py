@@ -342,7 +342,7 @@ def test_faults_of_the_schema_table(parts, said):
         ({"service": None}, "service: missing; it names the service"),
         ({"service": "a b"}, "service: expected letters"),
         ({"service": 5}, "service: expected `str`, got `int`"),
-        ({"model": {"preset": "magic"}}, "model.preset: not one of 'linear', 'bayes'"),
+        ({"model": {"preset": "magic"}}, "model.preset: not one of 'linear', 'rates', 'bayes'"),
         ({"model": {"factory": "a:b"}}, "model: set one of model.preset and model.factory"),
         ({"model": {"preset": None}}, "model: set one of"),
         ({"model": {"preset": None, "factory": "a.b"}}, "model.factory: expected package.module:function"),

@@ -18,7 +18,7 @@ FLOORS = [
     {"learner", "kept"},
     {"adapters"},
     {"scoring"},
-    {"pace", "publisher", "shard", "tally", "patience", "survey", "fitness"},
+    {"pace", "publisher", "shard", "tally", "patience", "survey", "fitness", "explaining"},
     {"keeper"},
     {"rollback"},
     {"scopes"},

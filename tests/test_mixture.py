@@ -9,6 +9,7 @@ from fluvial.mixture import (
     CHAMPIONS,
     ETA,
     HARD,
+    HOME,
     LOSS_CAP,
     Member,
     Mixture,
@@ -156,12 +157,13 @@ def test_an_over_confident_newcomer_that_decides_worse_does_not_get_the_answer()
     assert held > 0.5
 
 
-def test_champions_without_challengers_share_evenly():
+def test_of_several_lanes_the_first_is_at_home_and_the_others_share_evenly():
     members = [Member(name, Says(None), lambda x: None, champion=True) for name in ("a", "b", "c", "d")]
     mixed = Mixture(Task.BINARY, 2, members, [0.7, 0.1, 0.1, 0.1])
     for _ in range(10_000):
         mixed.reweigh(True, [(0.3, 0.7)] * 4, (0.3, 0.7))
-    assert mixed.weights == pytest.approx([0.25] * 4, rel=1e-6)
+    each = (CHAMPIONS * (1 - HOME) + 1 - CHAMPIONS) / 4
+    assert mixed.weights == pytest.approx([CHAMPIONS * HOME + each, each, each, each], rel=1e-6)
 
 
 def test_several_champions_have_their_part_each():
@@ -169,11 +171,11 @@ def test_several_champions_have_their_part_each():
     mixed = Mixture(Task.BINARY, 2, members, [0.2, 0.2, 0.6])
     for _ in range(10_000):
         mixed.reweigh(True, [(0.3, 0.7)] * 3, (0.3, 0.7))
-    assert mixed.weights == pytest.approx([0.475, 0.475, 0.05], rel=1e-6)
+    assert mixed.weights == pytest.approx([0.645, 0.305, 0.05], rel=1e-6)
 
 
 def test_the_constants_are_those_that_were_measured():
-    assert (ETA, ALPHA, CHAMPIONS, LOSS_CAP) == (0.7, 0.0025, 0.85, 4.6)
+    assert (ETA, ALPHA, CHAMPIONS, HOME, LOSS_CAP) == (0.7, 0.0025, 0.85, 0.4, 4.6)
 
 
 def test_a_newcomer_takes_over_within_tens_of_events():

@@ -72,7 +72,8 @@ class Learner(Reactions):
         self.spec = spec
         self._crew = Crew(spec, state["blanks"])
         members = self._crew.load(state["members"])
-        self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"])
+        rest = state.get("rest", (0, ()))
+        self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"], rest)
         self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
         self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
         self.memory = Memory.restore(state["memory"])
@@ -174,7 +175,7 @@ class Learner(Reactions):
                 if y is None or ledger is None or event.offset != ledger.next or event.partition != partition:
                     answers = None
                     break
-                answers = (first.ask(x),) if single else [member.ask(x) for member in members]
+                answers = (first.ask(x),) if single else mixture.ask(x)
                 answer = answers[0] if single else mixture.combine(answers)
                 if answer is None:
                     break
@@ -186,8 +187,7 @@ class Learner(Reactions):
                 if not single:
                     mixture.reweigh(y, answers, answer)
                 doing = "learn"
-                for member in members:
-                    member.teach(x, y)
+                (first if single else mixture).teach(x, y)
                 doing = "predict"
                 outcomes.append(Outcome(answer, choice, version, True, None))
             else:
@@ -390,7 +390,7 @@ class Learner(Reactions):
         """Ask every member before the label is seen."""
         members, x = self.mixture.members, event.x
         try:
-            answers = (members[0].ask(x),) if len(members) == 1 else [member.ask(x) for member in members]
+            answers = (members[0].ask(x),) if len(members) == 1 else self.mixture.ask(x)
         except NonFiniteAnswer:
             return self._predict_carefully(event)
         except (KeyboardInterrupt, SystemExit):
@@ -427,11 +427,9 @@ class Learner(Reactions):
         x = event.x
         try:
             if self.spec.weighted:
-                for member in self.mixture.members:
-                    member.teach(x, y, w=event.weight)
+                self.mixture.teach(x, y, w=event.weight)
             else:
-                for member in self.mixture.members:
-                    member.teach(x, y)
+                self.mixture.teach(x, y)
             if self._trial is not None:
                 self._trial.member.teach(x, y, **({"w": event.weight} if self.spec.weighted else {}))
         except (KeyboardInterrupt, SystemExit):
@@ -534,6 +532,7 @@ class Learner(Reactions):
             "members": self._crew.dump(self.mixture.members),
             "weights": list(self.mixture.weights),
             "scale": self.mixture.scale,
+            "rest": self.mixture.rest,
             "monitor": self.monitor.state(),
             "evaluation": self.evaluation.state(),
             "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],

@@ -30,6 +30,10 @@ class Memory:
         self._rows.extend(rows)
         self._losses.extend(losses)
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows)
+
     def losses(self, newest: int) -> list[float]:
         """Losses of the `newest` events at most."""
         return list(self._losses)[-newest:] if newest > 0 else []

@@ -13,20 +13,28 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fluvial.fused import Ask, Combine, Reweigh, Teach, fuse, pair_mix
+from fluvial.fused import RESTING, Ask, Combine, Panel, Reweigh, Shares, Teach, fuse, pair_mix
 from fluvial.types import Answer, Feature, Label, MemberStanding, Task
 
 ETA = 0.7
 ALPHA = 0.0025
 CHAMPIONS = 0.85
 """The champions' part of the prior, beside their equal part of the rest."""
+HOME = 0.4
+"""The first lane's part of that, beside its equal part of the rest: of several lanes it is the plain one."""
 SCALE_RATE = 0.002
 """Of the fading mean of squared error that makes a regression loss free of the target's unit."""
 LOSS_CAP = 4.6
 PATIENCE = 48
 """Late labels: so many events of waiting halve the rate at which weights move (`patient`)."""
+LIGHT = 0.02
+"""Weight under which a lane that is not fused rests on three of four labelled events."""
+REST = 4
 HARD = 0.99
 """The probability that a hard label counts as, from a model without `predict_proba_one`."""
+
+Rest = tuple[int, Sequence[int]]
+"""Labelled events, and the members that rest."""
 
 
 class NonFiniteAnswer(ValueError):
@@ -129,23 +137,25 @@ def patient(waited: int) -> float:
 class Member:
     """One model of the mixture."""
 
-    __slots__ = ("_model", "_settle", "ask", "born", "champion", "lane", "teach")
+    __slots__ = ("_model", "ask", "born", "champion", "fused", "lane", "rests", "teach")
 
     def __init__(self, lane: str, model: Any, ask: Ask, *, champion: bool, born: int = 0) -> None:
         self.lane = lane
         self._model = model
         self.ask = ask
         self.teach: Teach = model.learn_one
-        self._settle = fuse(self, model, NonFiniteAnswer)
+        self.fused = fuse(self, model, NonFiniteAnswer)
         self.champion = champion
+        self.rests = False
+        """Neither asked nor taught: the others stand in for it (`Mixture.teach`)."""
         self.born = born
         """Labelled events that the fold had learned when this member had learned none."""
 
     @property
     def model(self) -> Any:
         """The River object with everything that it learned; look again after the next event."""
-        if self._settle is not None:
-            self._settle()
+        if self.fused is not None:
+            self.fused.settle()
         return self._model
 
 
@@ -153,7 +163,13 @@ class Mixture:
     """Members and weights; the champions first, one a lane."""
 
     def __init__(
-        self, task: Task, size: int, members: list[Member], weights: list[float], scale: float = 0.0
+        self,
+        task: Task,
+        size: int,
+        members: list[Member],
+        weights: list[float],
+        scale: float = 0.0,
+        rest: Rest = (0, ()),
     ) -> None:
         self.task = task
         self.size = size
@@ -166,6 +182,35 @@ class Mixture:
         self._fast: tuple[Combine, Reweigh] | None = None
         self._fast_for = 0
         """How many members the generated code is for; it may be none for so many."""
+        self._home = ALPHA * CHAMPIONS * HOME if self._lanes > 1 else 0.0
+        self._each = (ALPHA * CHAMPIONS - self._home) / max(1, self._lanes)
+        self._panel = Panel()
+        self._clock, resting = rest
+        for k in resting:
+            members[k].rests = True
+
+    def ask(self, x: dict[str, Feature]) -> Sequence[Answer | None]:
+        """Each member's answer; what members have in common is computed once."""
+        return self._panel.ask(self.members, x)
+
+    def teach(self, x: dict[str, Feature], y: Label, **weight: float) -> None:
+        """Teach each member, then see who rests.
+
+        A tree beside a ladder of linear models costs more than all of them. Where it is worth next to
+        nothing it meets every fourth event only; in between its weight is neither raised nor lowered
+        (sleeping experts; Freund, Schapire, Singer and Warmuth, 1997).
+        """
+        self._panel.teach(self.members, x, y, **weight)
+        self._clock += 1
+        turn = self._clock % REST
+        if turn < 2 and self._lanes > 1:
+            for member, weighs in zip(self.members, self.weights, strict=True):
+                member.rests = turn == 1 and weighs < LIGHT and member.champion and member.fused is None
+
+    @property
+    def rest(self) -> Rest:
+        """Who rests, for the state."""
+        return self._clock, tuple(k for k, member in enumerate(self.members) if member.rests)
 
     def combine(self, answers: Sequence[Answer | None]) -> Answer | None:
         """Mix the members' answers by weight; those that could not predict are left out."""
@@ -176,13 +221,13 @@ class Mixture:
             if fast is not None:
                 try:
                     return fast[0](self.weights, answers)
-                except (TypeError, ZeroDivisionError):
-                    pass  # a member without an answer, or no weight on any
+                except (TypeError, ValueError, ZeroDivisionError):
+                    pass  # a member without an answer, one that rests, or no weight on any
             return self._combine_pairs(answers)
         total = 0.0
         sums = [0.0] * self.size
         for weight, answer in zip(self.weights, answers, strict=True):
-            if answer is None:
+            if not answer:
                 continue
             total += weight
             for k, value in enumerate(answer):
@@ -191,7 +236,8 @@ class Mixture:
 
     def _go_fast(self, members: int) -> tuple[Combine, Reweigh] | None:
         """Take the generated code for so many members; None where there is none."""
-        self._fast = pair_mix(members, self._lanes, ETA, ALPHA, CHAMPIONS, self._floor)
+        shares = Shares(ALPHA * (1.0 - CHAMPIONS) / members, self._each, self._home)
+        self._fast = pair_mix(members, self._lanes, ETA, 1.0 - ALPHA, shares, self._floor)
         self._fast_for = members
         return self._fast
 
@@ -199,20 +245,23 @@ class Mixture:
         """The same for two classes, without the inner loop."""
         total = no = yes = 0.0
         for weight, answer in zip(self.weights, answers, strict=True):
-            if answer is not None:
+            if answer:
                 total += weight
                 no += weight * answer[0]
                 yes += weight * answer[1]
         return (no / total, yes / total) if total > 0.0 else None
 
     def reweigh(self, y: Label, answers: Sequence[Answer | None], served: Answer, eta: float = ETA) -> None:
-        """Move the weights towards those who were right. A member without an answer counts as uniform."""
+        """Move the weights towards those who were right.
+
+        A member without an answer counts as uniform, one that rests as what was served.
+        """
         if len(answers) == 1:
             return
         if self._fast is not None and eta == ETA and len(answers) == self._fast_for:
             try:
                 self.weights = self._fast[1](self.weights, y, answers)
-            except TypeError:
+            except (TypeError, ValueError):
                 pass  # as above
             else:
                 return
@@ -223,13 +272,14 @@ class Mixture:
             floor, k, unknown = self._floor, int(y), 1.0 / self.size
             raised = []
             for weight, answer in zip(self.weights, answers, strict=True):
-                p = unknown if answer is None else answer[k]
+                p = answer[k] if answer else unknown if answer is None else served[k]
                 raised.append(weight * (p if p > floor else floor) ** eta)  # noqa: FURB136 - max() costs twice
         kept = (1.0 - ALPHA) / sum(raised)
         share = ALPHA * (1.0 - CHAMPIONS) / len(raised)
         self.weights = weights = [kept * weight + share for weight in raised]
+        weights[0] += self._home
         for k in range(self._lanes):
-            weights[k] += ALPHA * CHAMPIONS / self._lanes
+            weights[k] += self._each
 
     def _raised_by_error(
         self, y: float, answers: Sequence[Answer | None], served: Answer, eta: float
@@ -241,7 +291,8 @@ class Mixture:
             return list(self.weights)
         twice = 2.0 * self.scale
         # Not ** 2: the C library's pow() need not round the same way in another unit.
-        losses = [LOSS_CAP if a is None else min(LOSS_CAP, (d := y - a[0]) * d / twice) for a in answers]
+        known = [served if a == RESTING else a for a in answers]
+        losses = [LOSS_CAP if a is None else min(LOSS_CAP, (d := y - a[0]) * d / twice) for a in known]
         return [w * math.exp(-eta * loss) for w, loss in zip(self.weights, losses, strict=True)]
 
     def demote(self, index: int) -> None:

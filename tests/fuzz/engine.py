@@ -32,7 +32,7 @@ PARTITIONS = 2
 MESSAGES = 1_000
 POOL = 400
 """Payloads that are kept to be spoilt further, under each named contract."""
-PRESETS = ["linear", "linear", "linear", "bayes", "tree", "adaptive-tree", "auto"]
+PRESETS = ["linear", "linear", "rates", "bayes", "tree", "adaptive-tree", "auto"]
 POLICIES = ["observe", "reset", "reweight"]
 
 

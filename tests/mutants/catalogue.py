@@ -500,8 +500,26 @@ FOLD = [
     mutant(
         "fused-numbers-not-settled",
         "a checkpoint of what the model was when its fast way began",
-        [("mixture.py", "            self._settle()\n", "            pass\n")],
+        [("mixture.py", "            self.fused.settle()\n", "            pass\n")],
         "test_fused.py::test_resumed_from_a_pickle_at_any_event",
+    ),
+    mutant(
+        "ladder-of-strangers",
+        "a model that began afresh is given the scaler of one that did not",
+        [
+            (
+                "fused/ladder.py",
+                "return repr(one.read()[2:5]) == repr(other.read()[2:5])",
+                "return True",
+            )
+        ],
+        "test_ladder.py::test_members_may_be_replaced_at_any_event",
+    ),
+    mutant(
+        "who-rests-is-forgotten",
+        "a restart changes which events a lane that is worth little learns, and so its later answers",
+        [("learner.py", 'rest = state.get("rest", (0, ()))', "rest = (0, ())")],
+        "test_ladder.py::test_who_rests_is_part_of_the_state",
     ),
     mutant(
         "fresh-but-not-quite",

@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "run one service until it is told to stop",
     "status": "what a service is doing: its checkpoint, its lag, its journal",
     "score": "read the latest score of a key",
+    "explain": "why a score is what it is, and why a drift fired",
     "dead-letters": "list, show and redrive the events that were refused",
     "resume": "let a service go on that the flood breaker has paused",
     "versions": "list, show, compare, pin and annotate a model's versions, and roll back to one",

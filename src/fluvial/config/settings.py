@@ -12,7 +12,7 @@ from fluvial.schema import Schema
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
-Preset = Literal["linear", "bayes", "tree", "adaptive-tree", "forest", "auto"]
+Preset = Literal["linear", "rates", "bayes", "tree", "adaptive-tree", "forest", "auto"]
 
 
 class KafkaSettings(Section, frozen=True):

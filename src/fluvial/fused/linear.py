@@ -35,20 +35,28 @@ class Askable(Protocol):
     teach: Teach
 
 
-class _Scaler:
+class Scaler:
     """How one kind of scaler is written, and where it keeps its numbers."""
 
     def __init__(self, scaler: Any) -> None:
         self.clip = 0.0
+        self.memory = 0
         self.tables: tuple[Any, Any, Any] = (scaler.counts, scaler.means, scaler.vars)
 
     @classmethod
-    def of(cls, scaler: Any) -> _Scaler | None:
+    def of(cls, scaler: Any) -> Scaler | None:
         """The kind that `scaler` is, None for one that this file does not know."""
         name = _name(scaler)
         if name == "river.preprocessing.scale.StandardScaler":
             return cls(scaler) if scaler.with_std and scaler.window_size is None else None
-        return _Clipped(scaler) if name == "fluvial.models.encoding.Standardise" else None
+        if name == "fluvial.models.encoding.StandardiseRecent":
+            return Recent(scaler)
+        return Clipped(scaler) if name == "fluvial.models.encoding.Standardise" else None
+
+    def numbers(self, names: Sequence[str]) -> list[list[float]]:
+        """Counts, means, spreads and deviations of these features."""
+        counts, means, spreads = ([table[name] for name in names] for table in self.tables)
+        return [counts, means, spreads, [self.deviation(n, v) for n, v in zip(counts, spreads, strict=True)]]
 
     @staticmethod
     def deviation(count: float, spread: float) -> float:
@@ -78,19 +86,22 @@ class _Scaler:
         return f"((x{k} - m{k}) / s{k} if s{k} else 0.0)"
 
 
-class _Clipped(_Scaler):
+class Clipped(Scaler):
     """Ours: sums of squares instead of variances, and no value beyond `clip` deviations."""
 
     def __init__(self, scaler: Any) -> None:
         self.clip = scaler.clip
+        self.memory = 0
         self.tables = (scaler.count, scaler.mean, scaler.m2)
 
     @staticmethod
     def deviation(count: float, spread: float) -> float:
+        """As above, from a sum of squares."""
         return float((spread / count) ** 0.5)
 
     @staticmethod
     def learn(k: int) -> list[str]:
+        """As above, clipped."""
         return [
             f"n{k} += 1",
             f"d = x{k} - m{k}",
@@ -107,18 +118,36 @@ class _Clipped(_Scaler):
 
     @staticmethod
     def standardised(k: int) -> str:
+        """As above, clipped."""
         z = f"(z := (x{k} - m{k}) / s{k})"
         return f"((clip if {z} > clip else -clip if -clip > z else z) if s{k} > 0.0 else 0.0)"
 
 
-def fuse(member: Askable, model: Any, error: type[Exception]) -> Callable[[], None] | None:
+class Recent(Clipped):
+    """Ours, with a count that stops at `memory`."""
+
+    def __init__(self, scaler: Any) -> None:
+        super().__init__(scaler)
+        self.memory = scaler.memory
+
+    @staticmethod
+    def learn(k: int) -> list[str]:
+        """As above; what a full count forgets goes first."""
+        counted = [f"if n{k} < memory:", f"    n{k} += 1", "else:", f"    v{k} -= v{k} / n{k}"]
+        return [*counted, *Clipped.learn(k)[1:]]
+
+
+KINDS = {kind.__name__: kind for kind in (Scaler, Clipped, Recent)}
+
+
+def fuse(member: Askable, model: Any, error: type[Exception]) -> Fused | None:
     """Let `member` be asked and taught by generated code where `model` allows; None where it does not.
 
-    `error` is raised where the answer is not finite. Returns `settle`, to be called before anybody looks
-    into `model`.
+    `error` is raised where the answer is not finite. `settle` is to be called before anybody looks into
+    `model`.
     """
     parts = _parts(model)
-    return None if parts is None else _Fused(member, model, *parts, error).settle
+    return None if parts is None else Fused(member, model, *parts, error)
 
 
 def _name(one: object) -> str:
@@ -126,12 +155,12 @@ def _name(one: object) -> str:
     return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
-def _parts(model: Any) -> tuple[_Scaler, Any] | None:
+def _parts(model: Any) -> tuple[Scaler, Any] | None:
     """The scaler and the regression of a pipeline that this file knows."""
     if _name(model) != "river.compose.pipeline.Pipeline" or len(model.steps) != 2:
         return None
     first, head = model.steps.values()
-    scaler = _Scaler.of(first)
+    scaler = Scaler.of(first)
     return (scaler, head) if scaler is not None and _plain(head) else None
 
 
@@ -148,59 +177,72 @@ def _plain(head: Any) -> bool:
     )
 
 
-class _Fused:
+class Ladder(Protocol):
+    """What several members can be asked and taught by at once (`fused/ladder.py`)."""
+
+    def settle(self, part: Fused) -> None:
+        """Write the numbers of one of them into River's objects."""
+
+    def dissolve(self) -> None:
+        """Let every member go its own way again."""
+
+
+class Fused:
     """One member that goes the generated way or River's, whichever the event allows."""
 
     def __init__(
-        self, member: Askable, model: Any, scaler: _Scaler, head: Any, error: type[Exception]
+        self, member: Askable, model: Any, scaler: Scaler, head: Any, error: type[Exception]
     ) -> None:
-        self._member = member
-        self._model = model
-        self._scaler = scaler
-        self._head = head
-        self._weights = head._weights  # noqa: SLF001 - River's own way to them copies the dict
-        self._error = error
-        self._rivers_ask = member.ask
-        self._names: list[str] = []
+        self.member = member
+        self.model = model
+        self.scaler = scaler
+        self.head = head
+        self.weights = head._weights  # noqa: SLF001 - River's own way to them copies the dict
+        self.error = error
+        self.rivers_ask = member.ask
+        self.names: list[str] = []
         """Features that the generated code holds; empty while River's objects do."""
-        self._read: Callable[[], Sequence[Any]] = list
+        self.read: Callable[[], Sequence[Any]] = list
+        """The generated code's numbers: taught, intercept, counts, means, spreads, weights."""
+        self._ladder: Ladder | None = None
         self._taught = 0
         self._wait = 0
         self._go_rivers_way()
 
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Of the weights and of the intercept."""
+        return (self.head.optimizer.lr.learning_rate, self.head.intercept_lr.learning_rate)
+
     def _go_rivers_way(self) -> None:
-        self._names = []
-        self._member.ask, self._member.teach = self._rivers_ask, self._teach_river
+        self.names = []
+        self.member.ask, self.member.teach = self.rivers_ask, self._teach_river
 
     def _teach_river(self, x: dict[str, Feature], y: Any, **weight: float) -> None:
-        self._model.learn_one(x, y, **weight)
+        self.model.learn_one(x, y, **weight)
         self._wait -= 1
         if self._wait >= 0:
             return
         names = list(x)
-        if 0 < len(x) <= MAX_FEATURES and all(name in self._scaler.tables[0] for name in names):
+        if 0 < len(x) <= MAX_FEATURES and all(name in self.scaler.tables[0] for name in names):
             self._go_generated(names)
         else:  # a text among them: likely in the next ones too
             self._wait = RIVERS_TURN
 
     def _go_generated(self, names: list[str]) -> None:
         """Load the numbers of these features, all of which River has just learned."""
-        tables, head = self._scaler.tables, self._head
-        counts, means, spreads = ([table[name] for name in names] for table in tables)
-        deviations = [self._scaler.deviation(n, v) for n, v in zip(counts, spreads, strict=True)]
-        weights = [self._weights[name] for name in names]
-        make = _compiled(isinstance(self._scaler, _Clipped), len(names))
-        rates = (head.optimizer.lr.learning_rate, head.intercept_lr.learning_rate)
-        ask, teach, self._read = make(
-            names, self._misfit_ask, self._misfit_teach, self._error, *rates, self._scaler.clip,
-            counts, means, spreads, deviations, weights, head.intercept,
+        scaler = self.scaler
+        make = _compiled(type(scaler).__name__, len(names))
+        ask, teach, self.read = make(
+            names, self._misfit_ask, self._misfit_teach, self.error, *self.rates, scaler.clip, scaler.memory,
+            *scaler.numbers(names), [self.weights[name] for name in names], self.head.intercept,
         )  # fmt: skip
-        self._names, self._taught = names, 0
-        self._member.ask, self._member.teach = ask, teach
+        self.names, self._taught = names, 0
+        self.member.ask, self.member.teach = ask, teach
 
     def _misfit_ask(self, x: dict[str, Feature]) -> Answer | None:
         self.settle()
-        return self._rivers_ask(x)
+        return self.rivers_ask(x)
 
     def _misfit_teach(self, x: dict[str, Feature], y: Any, **weight: float) -> None:
         self.settle()
@@ -210,31 +252,57 @@ class _Fused:
 
     def settle(self) -> None:
         """Write the generated code's numbers into River's objects; it goes on all the same."""
-        if not self._names:
-            return
-        taught, intercept, *columns = self._read()
-        tables = (*self._scaler.tables, self._weights)
+        if self._ladder is not None:
+            self._ladder.settle(self)
+        elif self.names:
+            taught, intercept, *columns = self.read()
+            self.write(self.names, taught - self._taught, intercept, columns)
+            self._taught = taught
+
+    def write(self, names: Sequence[str], taught: int, intercept: float, columns: Sequence[Any]) -> None:
+        """Put numbers into River's objects. `columns`: counts, means, spreads, weights."""
+        tables = (*self.scaler.tables, self.weights)
         for table, column in zip(tables, columns, strict=True):
-            for name, value in zip(self._names, column, strict=True):
+            for name, value in zip(names, column, strict=True):
                 table[name] = value
-        self._head.intercept = intercept
-        self._head.optimizer.n_iterations += taught - self._taught
-        self._taught = taught
+        self.head.intercept = intercept
+        self.head.optimizer.n_iterations += taught
+
+    # ---- as a part of a ladder ---------------------------------------------------------------
+
+    def join(self, ladder: Ladder) -> None:
+        """Let `ladder` answer and learn from now on; it holds the numbers, which are settled."""
+        self._ladder, self.names = ladder, []
+        self.member.ask, self.member.teach = self._ask_alone, self._teach_alone
+
+    def leave(self, wait: int = 0) -> None:
+        """Go alone again, `wait` events River's way; the numbers are settled."""
+        self._ladder, self._wait = None, wait
+        self._go_rivers_way()
+
+    def _ask_alone(self, x: dict[str, Feature]) -> Answer | None:
+        self.settle()
+        return self.rivers_ask(x)
+
+    def _teach_alone(self, x: dict[str, Feature], y: Any, **weight: float) -> None:
+        if self._ladder is not None:
+            self._ladder.dissolve()
+        self.member.teach(x, y, **weight)
 
 
 @cache
 def _compiled(
-    clipped: bool,
+    kind: str,
     size: int,
 ) -> Callable[..., tuple[Ask, Teach, Callable[[], Sequence[Any]]]]:
     """Compile the pass for so many features; no name or number of a user's enters its text."""
     scope: dict[str, Any] = {"exp": math.exp}
-    exec(compile(_text(_Clipped if clipped else _Scaler, size), "<fused>", "exec"), scope)  # noqa: S102 - see above
+    exec(compile(_text(KINDS[kind], size), "<fused>", "exec"), scope)  # noqa: S102 - see above
     made: Callable[..., tuple[Ask, Teach, Callable[[], Sequence[Any]]]] = scope["make"]
     return made
 
 
-def _text(scaler: type[_Scaler], size: int) -> str:
+def _text(scaler: type[Scaler], size: int) -> str:
     features = range(size)
 
     def each(letter: str) -> str:
@@ -245,7 +313,7 @@ def _text(scaler: type[_Scaler], size: int) -> str:
     own = "".join(map(each, "nmvsw"))
     return "\n".join(
         [
-            "def make(names, other_ask, other_teach, NonFinite, rate, intercept_rate, clip,",
+            "def make(names, other_ask, other_teach, NonFinite, rate, intercept_rate, clip, memory,",
             "         ns, ms, vs, ss, ws, b):",
             *(f"    {each(letter)}= {letter}s" for letter in "nmvsw"),
             "    taught = 0",
@@ -272,8 +340,21 @@ def _ask_text(xs: str, dot: str) -> list[str]:
     ]
 
 
+def gradient() -> list[str]:
+    """`g`, the gradient of log-loss at the margin `r`, as River writes it: its branches, its clipping."""
+    return [
+        "if y:",
+        "    g = -exp(-r) if r > 18.0 else -1.0 if r < -18.0 else -1.0 / (exp(r) + 1.0)",
+        "else:",
+        "    g = exp(r) if r < -18.0 else 1.0 if r > 18.0 else 1.0 / (exp(-r) + 1.0)",
+        "g *= w",
+        "if not -1e12 <= g <= 1e12:",
+        "    g = float(max(min(g, 1e12), -1e12))",
+    ]
+
+
 def _teach_text(xs: str, own: str, dot: str, learning: Sequence[Sequence[str]]) -> list[str]:
-    """The gradient of log-loss as River writes it, its branches and its clipping included."""
+    """One step of gradient descent."""
     size = len(learning)
     return [
         "def teach(x, y, w=1.0):",
@@ -283,13 +364,7 @@ def _teach_text(xs: str, own: str, dot: str, learning: Sequence[Sequence[str]]) 
         f"    {xs}= x.values()",
         *(f"    {line}" for lines in learning for line in lines),
         f"    r = {dot} + b",
-        "    if y:",
-        "        g = -exp(-r) if r > 18.0 else -1.0 if r < -18.0 else -1.0 / (exp(r) + 1.0)",
-        "    else:",
-        "        g = exp(r) if r < -18.0 else 1.0 if r > 18.0 else 1.0 / (exp(-r) + 1.0)",
-        "    g *= w",
-        "    if not -1e12 <= g <= 1e12:",
-        "        g = float(max(min(g, 1e12), -1e12))",
+        *(f"    {line}" for line in gradient()),
         "    b -= intercept_rate * g",
         *(f"    w{k} -= rate * (z{k} * g)" for k in range(size)),
         "    taught += 1",

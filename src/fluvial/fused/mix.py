@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_MEMBERS = 16
 
@@ -20,31 +20,44 @@ Reweigh = Callable[[Sequence[float], Any, Sequence[Any]], list[float]]
 """(weights, whether the label is the second class, answers) -> the new weights."""
 
 
+class Shares(NamedTuple):
+    """What the fixed share hands out at each label."""
+
+    all: float
+    """To each member."""
+    champions: float
+    """To each champion besides."""
+    home: float
+    """To the first one besides; 0 of a single lane."""
+
+
 @cache
 def pair_mix(
-    members: int, champions: int, eta: float, alpha: float, prior: float, floor: float
+    members: int, champions: int, eta: float, kept_part: float, shares: Shares, floor: float
 ) -> tuple[Combine, Reweigh] | None:
     """Compile both for so many members, champions first; None for more than are worth it."""
     if not 1 < members <= MAX_MEMBERS:
         return None
     scope: dict[str, Any] = {
         "eta": eta,
-        "kept_part": 1.0 - alpha,
-        "share": alpha * (1.0 - prior) / members,
-        "champion": alpha * prior / champions,
+        "kept_part": kept_part,
+        "share": shares.all,
+        "home": shares.home,
+        "champion": shares.champions,
         "floor": floor,
     }
-    exec(compile(_text(members, champions), "<mix>", "exec"), scope)  # noqa: S102 - numbers of ours alone
+    exec(compile(_text(members, champions, home=shares.home > 0.0), "<mix>", "exec"), scope)  # noqa: S102 - numbers of ours alone
     return scope["combine"], scope["reweigh"]
 
 
-def _text(members: int, champions: int) -> str:
+def _text(members: int, champions: int, *, home: bool) -> str:
     each = range(members)
     weights, pairs = ", ".join(f"w{k}" for k in each), ", ".join(f"(n{k}, y{k})" for k in each)
     total = " + ".join(f"w{k}" for k in each)
     no, yes = (" + ".join(f"w{k} * {letter}{k}" for k in each) for letter in "ny")
     raised = (f"r{k} = w{k} * (p{k} if p{k} > floor else floor) ** eta" for k in each)
-    new = ", ".join(f"kept * r{k} + share" + (" + champion" if k < champions else "") for k in each)
+    more = [" + home" * (home and k == 0) + " + champion" * (k < champions) for k in each]
+    new = ", ".join(f"kept * r{k} + share{more[k]}" for k in each)
     return "\n".join(
         [
             "def combine(weights, answers):",

@@ -774,6 +774,7 @@ OURS: Mapping[str, tuple[str, ...]] = {
         "LimitCategories",
         "OneHot",
         "Standardise",
+        "StandardiseRecent",
         "StandardiseTarget",
     ),
     "fluvial.models.trees": (

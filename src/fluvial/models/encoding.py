@@ -21,6 +21,7 @@ __all__ = [
     "LimitCategories",
     "OneHot",
     "Standardise",
+    "StandardiseRecent",
     "StandardiseTarget",
 ]
 
@@ -82,6 +83,35 @@ class Standardise(base.Transformer):
         return out
 
 
+class StandardiseRecent(Standardise):
+    """`Standardise` against the last `memory` events or so, instead of all: what is high today, not ever.
+
+    Welford's moments with a count that stops: from then on each event takes away as much as it brings.
+    """
+
+    def __init__(self, memory: int = 50, clip: float = CLIP) -> None:
+        super().__init__(clip)
+        self.memory = memory
+
+    def learn_one(self, x: Features) -> None:
+        """Update the fading moments of each number and the known values of each category."""
+        count, mean, m2, memory = self.count, self.mean, self.m2, self.memory
+        for name, value in x.items():
+            if isinstance(value, str):
+                _admit(self.seen, name, value)
+            elif name in count:
+                n = count[name]
+                if n < memory:
+                    n = count[name] = n + 1
+                else:
+                    m2[name] -= m2[name] / n
+                delta = value - mean[name]
+                centre = mean[name] = mean[name] + delta / n
+                m2[name] += delta * (value - centre)
+            else:
+                count[name], mean[name], m2[name] = 1, value, 0.0
+
+
 class StandardiseTarget(base.Regressor):
     """A regressor that learns the target standardised by its running moments, clipped as features are.
 
@@ -95,7 +125,9 @@ class StandardiseTarget(base.Regressor):
         self.mean = 0.0
         self.m2 = 0.0
 
-    def _deviation(self) -> float:
+    @property
+    def deviation(self) -> float:
+        """Of the targets so far; 1 before there are two."""
         return (self.m2 / self.count) ** 0.5 if self.count and self.m2 > 0.0 else 1.0
 
     def learn_one(self, x: Features, y: Any) -> None:
@@ -104,12 +136,12 @@ class StandardiseTarget(base.Regressor):
         delta = y - self.mean
         self.mean += delta / self.count
         self.m2 += delta * (y - self.mean)
-        z = (y - self.mean) / self._deviation()
+        z = (y - self.mean) / self.deviation
         self.regressor.learn_one(x, CLIP if z > CLIP else max(z, -CLIP))
 
     def predict_one(self, x: Features) -> float:
         """Answer in the target's own unit."""
-        return self.mean + self._deviation() * float(self.regressor.predict_one(x))
+        return self.mean + self.deviation * float(self.regressor.predict_one(x))
 
 
 class _Categories(base.Transformer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fluvial.errors import SettingsError
@@ -25,7 +26,7 @@ def linear(schema: Schema, seed: int, rate: float = 0.05) -> Lanes:
     return {"linear": _linear(schema.label.task, rate)}
 
 
-def _linear(task: Task, rate: float) -> Any:
+def _linear(task: Task, rate: float, scaler: Any = None) -> Any:
     from river import linear_model, optim  # noqa: PLC0415 - River loads scipy: only when asked
 
     from fluvial.models.encoding import Standardise, StandardiseTarget  # noqa: PLC0415 - as above
@@ -37,7 +38,44 @@ def _linear(task: Task, rate: float) -> Any:
     else:
         regression = linear_model.LinearRegression(optim.SGD(rate / 5), intercept_lr=rate / 5)
         head = StandardiseTarget(regression)
-    return Standardise() | head
+    return (Standardise() if scaler is None else scaler) | head
+
+
+STEADY = (0.05, 0.01, 0.2)
+RECENT = (0.05, 0.5)
+"""Learning rates on features standardised by all events and by recent ones: a moving world needs speed."""
+MEMORY = 50
+
+
+def rates(
+    schema: Schema,
+    seed: int,
+    steady: Sequence[float] = STEADY,
+    recent: Sequence[float] = RECENT,
+    memory: int = MEMORY,
+) -> Lanes:
+    """Linear models at several learning rates, over two scalers (all events, the last `memory`)."""
+    del seed
+    from fluvial.models.encoding import Standardise, StandardiseRecent  # noqa: PLC0415 - River loads scipy
+
+    if memory < 2:
+        raise SettingsError("model.options.memory: a scaler needs at least 2 events")
+    task, most = schema.label.task, _stable(schema)
+    lanes = {f"linear-{r:g}": _linear(task, r, Standardise()) for r in (min(rate, most) for rate in steady)}
+    for r in (min(rate, most) for rate in recent):
+        lanes[f"recent-{r:g}"] = _linear(task, r, StandardiseRecent(memory))
+    if not lanes:
+        raise SettingsError("model.options: give at least one rate, in `steady` or in `recent`")
+    return lanes
+
+
+def _stable(schema: Schema) -> float:
+    """The highest rate at which least squares by SGD does not diverge; gradients of log-loss are bounded.
+
+    The mean square of standardised features is their number: steps over 1/(number + 1) go too far.
+    """
+    regression = schema.label.task is Task.REGRESSION
+    return 2.5 / (1 + max(9, len(schema.features))) if regression else math.inf
 
 
 def bayes(schema: Schema, seed: int) -> Lanes:
@@ -94,14 +132,13 @@ def forest(schema: Schema, seed: int, n_models: int = 10, **options: Any) -> Lan
 
 
 def auto(schema: Schema, seed: int) -> Lanes:
-    """No tuning: linear models at three learning rates and a Hoeffding tree, weighted by recent loss."""
-    task = schema.label.task
-    lanes = {f"linear-{rate:g}": _linear(task, rate) for rate in (0.02, 0.2, 1.0)}
-    return {**lanes, **tree(schema, seed)}
+    """No tuning: `rates` and a Hoeffding tree, weighted by recent loss."""
+    return {**rates(schema, seed), **tree(schema, seed)}
 
 
 PRESETS: Mapping[str, Callable[..., Lanes]] = {
     "linear": linear,
+    "rates": rates,
     "bayes": bayes,
     "tree": tree,
     "adaptive-tree": adaptive_tree,
