@@ -115,7 +115,7 @@ def test_blocks_say_what_rivers_detector_says_one_by_one():
     losses = losses_at([0.1, 0.5, 0.1, 0.4], 1_600, 8)
     settings = DriftSettings()
     signals = feed(ErrorMonitor(Task.BINARY, settings), losses)
-    plain, rises = ADWIN(delta=settings.drift_delta), []
+    plain, rises = ADWIN(delta=0.002), []
     for events, loss in enumerate(losses, 1):
         before = plain.estimation
         plain.update(loss)

@@ -34,6 +34,10 @@ class Spec(msgspec.Struct, frozen=True):
     """Pipeline steps that survive a reset."""
     warm: bool = True
     """A fresh model after a reset learns the events since the change."""
+    features: tuple[str, ...] = ()
+    """The declared ones, in schema order; none: those of the first events are watched."""
+    classes: tuple[str, ...] = ()
+    """In declared order, for people; none: their numbers."""
 
 
 class Crew:

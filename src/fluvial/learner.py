@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from fluvial.crew import Crew, Spec
-from fluvial.drift.error import CLOCK, ErrorMonitor
+from fluvial.drift.error import CLOCK
+from fluvial.drift.named import error_monitor
+from fluvial.drift.planes import Planes
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.ledger import Ledger
@@ -40,6 +42,8 @@ from fluvial.types import (
 
 FORMAT = 1
 """Of the state's dictionary."""
+SAME_ANSWERS = ("promotion", "restart")
+"""Causes of versions that answer as the one before did: the mixture is the same."""
 SNAPSHOT_EVERY = 50_000
 """Labelled events between two snapshots of the champions, to go back to from non-finite answers."""
 NON_FINITE_LIMIT = 5
@@ -96,7 +100,9 @@ class Learner:
         self._crew = Crew(spec, state["blanks"])
         members = self._crew.load(state["members"])
         self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"])
-        self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
+        self.monitor = error_monitor(spec.task, spec.drift, state["monitor"])
+        classes = spec.classes or tuple(map(str, range(spec.size)))
+        self.planes = Planes(spec.task, spec.drift, spec.features, classes, state.get("planes"))
         self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
         self.memory = Memory.restore(state["memory"])
         self.ledger = Ledger.restore(state["ledger"])
@@ -285,7 +291,7 @@ class Learner:
         self._settle()
         self._retire(note)
         self.mixture = self._crew.beginners(self.events)
-        self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
+        self.monitor = error_monitor(self.spec.task, self.spec.drift)
         self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
         # No event made it: the last one that was lost stands for it, and when that was is not known.
         last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
@@ -309,7 +315,9 @@ class Learner:
 
     def _turn(self, event: Event) -> Rare | None:
         """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
+        rows = self._rows
         signals = self.monitor.update(self._settle(), self.events, self._losses)
+        signals += self.planes.update(rows, self.events, self.memory.newest)
         if signals or (self._period and self.events % self._period == 0):
             return self._react(event, signals).rare()
         return None
@@ -442,6 +450,8 @@ class Learner:
         metrics = self.metrics()["fading"]
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
+        if cause not in SAME_ANSWERS:
+            self.planes.restart(self.events)
         self.lineage.reacted(self.events)
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
@@ -546,6 +556,7 @@ class Learner:
             "weights": list(self.mixture.weights),
             "scale": self.mixture.scale,
             "monitor": self.monitor.state(),
+            "planes": self.planes.state(),
             "evaluation": self.evaluation.state(),
             "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],
             "memory": self.memory.state(),
