@@ -332,7 +332,7 @@ class Keeper:
             self._versions = dict(sorted(self._versions.items())[-KEPT_VERSIONS:])
         self.tally.note(rare)
         for signal in rare.signals:
-            log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.plane, signal.events,
+            log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.place, signal.events,
                      signal.before, signal.after)  # fmt: skip
         for version in rare.versions:
             log.info("version %d: %s at event %d", version.number, version.cause, version.events)

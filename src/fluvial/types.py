@@ -71,6 +71,11 @@ class Moved(msgspec.Struct, frozen=True):
     value: str | None = None
     """Which category."""
 
+    @property
+    def shown(self) -> str:
+        """For people: `age (mean)`, or `country (share of fr)`."""
+        return f"{self.name} ({self.what}{f' of {self.value}' if self.value is not None else ''})"
+
 
 class Signal(msgspec.Struct, frozen=True):
     """A monitor noticed something at a definite event."""
@@ -88,6 +93,11 @@ class Signal(msgspec.Struct, frozen=True):
     """Back-dated start of the change, as a count of labelled events (`events - since` of them are new)."""
     moved: tuple[Moved, ...] = ()
     """Features and predictions: what moved, the surest first; `before` and `after` are the first one's."""
+
+    @property
+    def place(self) -> str:
+        """The plane, and what moved on it, for people."""
+        return f"{self.plane}: {', '.join(m.shown for m in self.moved)}" if self.moved else self.plane
 
 
 class Version(msgspec.Struct, frozen=True):

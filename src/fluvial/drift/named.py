@@ -59,7 +59,7 @@ def _class(name: str) -> Any:
         module, _, attribute = name.partition(":")
         return getattr(importlib.import_module(module), attribute)
     home = "river.drift.binary" if DETECTORS[name] == "binary" else "river.drift"
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(home), name.replace("_", ""))
 
 
 class NamedMonitor(ErrorMonitor):
@@ -91,11 +91,14 @@ class NamedMonitor(ErrorMonitor):
         return ()
 
     def _rise(self, kind: SignalKind, events: int, losses: Losses) -> Signal | None:
-        """The signal, if the error is higher since the likeliest change."""
+        """The signal, unless the likeliest change is a fall that came after the likeliest rise."""
         ring = losses()
-        since = events_since_change(ring)
-        before, after = _mean(ring[:-since] if since else ring), _mean(ring[-since:])
-        return self._said(kind, events, before, after, events - since) if after > before else None
+        since, changed = events_since_change(ring), events_since_change(ring, either=True)
+        before, after = _mean(ring[:-since]), _mean(ring[-since:])
+        fell = changed < since and _mean(ring[-changed:]) < _mean(ring[:-changed])
+        if fell or after <= before:
+            return None
+        return self._said(kind, events, before, after, events - since)
 
     def _taken_back(self, events: int, losses: Losses) -> Signal:
         since, self.warned_at = self.warned_at, 0
