@@ -74,6 +74,11 @@ def test_a_fold_with_another_detector_resumes_equal(detector):
     assert learner.events == 1_500
 
 
+def test_nothing_is_drawn_without_a_seed():
+    assert make_detector(DriftSettings(detector="KSWIN")).seed is not None
+    assert make_detector(DriftSettings(detector="KSWIN", options={"seed": 5})).seed == 5
+
+
 def test_another_detector_in_the_settings_begins_anew():
     state = named("HDDM_A").state()
     adwin = error_monitor(Task.BINARY, DriftSettings(), state)

@@ -321,6 +321,10 @@ def test_the_fold_says_what_moved_and_a_resumed_one_is_equal():
         assert told(resumed.step(event)) == told(outcome)
         drifts += [s for s in outcome.rare.signals if s.plane == "features"] if outcome.rare else []
     assert_same_fold(learner, resumed)
+    for plane in ("features", "predictions"):
+        one, other = (getattr(fold.planes, plane) for fold in (learner, resumed))
+        for array in ("_stakes", "_lead", "_since", "_counts", "_fading", "_table", "_stake"):
+            assert np.array_equal(getattr(one, array), getattr(other, array)), (plane, array)
     drift = next(s for s in drifts if s.kind is SignalKind.DRIFT and s.events > 4_000)
     assert [m.name for m in drift.moved] == ["a"]
     assert learner.counts["drift:features"] >= 1
