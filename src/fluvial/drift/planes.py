@@ -98,7 +98,7 @@ class Planes:
     def _columns(self, xs: Sequence[dict[str, Feature]]) -> Columns:
         """Features column by column; the short way when all are there and are numbers."""
         width = len(self._names)
-        if self._whole and all(len(x) == width for x in xs):
+        if self._whole and set(map(len, xs)) == {width}:
             packer = self._packers.get(len(xs))
             if packer is None:
                 packer = self._packers[len(xs)] = Struct(f"{len(xs) * width}d")
