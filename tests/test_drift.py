@@ -46,6 +46,14 @@ def test_a_rise_warns_then_drifts_and_is_dated_back(seed):
     assert drift.plane == "error"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rise_from_a_tenth_to_three_tenths_is_never_missed(seed):
+    _, signals = watch(losses_at([0.1, 0.3], 2_000, seed))
+    delays = [s.events - 2_000 for s in signals if s.kind is SignalKind.DRIFT and s.events > 2_000]
+    assert delays
+    assert delays[0] <= 480
+
+
 def test_the_warning_comes_before_the_drift():
     _, signals = watch(losses_at([0.1, 0.3], 3_000))
     told = kinds(signals)
@@ -115,7 +123,7 @@ def test_blocks_say_what_rivers_detector_says_one_by_one():
     losses = losses_at([0.1, 0.5, 0.1, 0.4], 1_600, 8)
     settings = DriftSettings()
     signals = feed(ErrorMonitor(Task.BINARY, settings), losses)
-    plain, rises = ADWIN(delta=settings.drift_delta), []
+    plain, rises = ADWIN(delta=0.002), []
     for events, loss in enumerate(losses, 1):
         before = plain.estimation
         plain.update(loss)

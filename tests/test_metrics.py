@@ -1,7 +1,7 @@
 """What /metrics exposes is the catalogue, no more and no less, and always the same series."""
 
 import random
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,9 @@ def empty_shard(**fields):
         PartitionView(p, PartitionLedger(start=0, next=0), PartitionLedger(start=0, next=0))
         for p in (0, 1, 2)
     )
-    return ShardView(**({"shard": "topic", "members": members, "partitions": partitions} | fields))
+    distances = {"amount": nan, "country": nan}
+    own = {"shard": "topic", "members": members, "partitions": partitions, "distances": distances}
+    return ShardView(**(own | fields))
 
 
 def worker_with(**fields):

@@ -453,6 +453,54 @@ def test_the_dashboard_says_for_how_long_the_breaker_has_paused(promtool, tmp_pa
     assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
 
 
+@pytest.mark.prometheus
+@pytest.mark.parametrize(
+    ("plane", "alert"),
+    [("features", "FluvialDataDrift"), ("predictions", "FluvialPredictionDrift"), ("error", "")],
+)
+def test_a_drift_of_the_data_alerts_and_ends(promtool, tmp_path, plane, alert):
+    rules = DEPLOY / "prometheus" / "rules" / "drift.yml"
+    written = yaml.safe_load(rules.read_text())["groups"][0]["rules"]
+    for rule in written:
+        rule["annotations"] = {}
+    bare = tmp_path / "drift.yml"
+    bare.write_text(yaml.safe_dump({"groups": [{"name": "drift", "rules": written}]}))
+    series = (
+        f'fluvial_drift_signals_total{{service="fake",instance="i",shard="all",plane="{plane}",kind="drift"}}'
+    )
+    labels = {"severity": "info", "service": "fake", "shard": "all"}
+    expected = {"29m": [], "32m": [{"exp_labels": labels}], "60m": []}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": "0x30 1x60"}],
+        "alert_rule_test": [
+            {
+                "eval_time": at,
+                "alertname": rule["alert"],
+                "exp_alerts": found if rule["alert"] == alert else [],
+            }
+            for at, found in expected.items()
+            for rule in written
+        ],
+    }
+    (tmp_path / "test.yml").write_text(
+        yaml.safe_dump({"rule_files": [str(bare)], "evaluation_interval": "1m", "tests": [test]})
+    )
+    checked = promtool("test", "rules", str(tmp_path / "test.yml"))
+    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+
+
+@pytest.mark.prometheus
+def test_the_rules_are_sound_and_read_by_prometheus(promtool):
+    checked = promtool("check", "rules", str(DEPLOY / "prometheus" / "rules" / "drift.yml"))
+    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+    assert read("deploy/prometheus/prometheus.yml")["rule_files"] == ["rules/*.yml"]
+    volumes = dict(
+        v.rsplit(":ro", 1)[0].split(":", 1) for v in SERVICES["prometheus"]["volumes"] if v[0] == "."
+    )
+    assert volumes["./deploy/prometheus/rules"] == "/etc/prometheus/rules"
+
+
 def test_dashboards_variable_offers_the_services():
     (variable,) = json.loads(DASHBOARD.read_text())["templating"]["list"]
     assert variable["name"] == "service"

@@ -389,7 +389,16 @@ weights = series(
     low=0,
     high=1,
 )
-HAPPENED = [(signals, 8, 8), (reactions, 8, 8), (weights, 8, 8)]
+distances = series(
+    "Features against their reference",
+    "Population stability index of the last thousand events: under 0.1 little has moved, over 0.25 much. "
+    "The ten that moved most; the journal says which way (`fluvial status`).",
+    [query(f"topk(10, max by (feature) (fluvial_feature_distance{{{OF}}}))", "{{feature}}")],
+    "short",
+    low=0,
+    thresholds=steps((None, GREEN), (0.25, RED)),
+)
+HAPPENED = [(signals, 6, 8), (distances, 6, 8), (reactions, 6, 8), (weights, 6, 8)]
 
 
 # What came in?

@@ -42,6 +42,10 @@ class Spec(msgspec.Struct, frozen=True):
     """A fresh model after a reset learns the events since the change."""
     lateness: Lateness = Lateness()
     """When a label counts as known."""
+    features: tuple[str, ...] = ()
+    """The declared ones, in schema order; none: those of the first events are watched."""
+    classes: tuple[str, ...] = ()
+    """In declared order, for people; none: their numbers."""
 
 
 class Crew:

@@ -378,7 +378,7 @@ class Keeper:
             self._retired = dict(sorted(self._retired.items())[-newest:])
         self.tally.note(rare)
         for signal in rare.signals:
-            log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.plane, signal.events,
+            log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.place, signal.events,
                      signal.before, signal.after)  # fmt: skip
         for version in rare.versions:
             log.info("version %d: %s at event %d", version.number, version.cause, version.events)

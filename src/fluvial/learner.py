@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from fluvial.crew import Crew, Spec
-from fluvial.drift.error import CLOCK, ErrorMonitor
+from fluvial.drift.error import CLOCK
+from fluvial.drift.named import error_monitor
+from fluvial.drift.planes import Planes
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.late import Held, LateLabels
@@ -74,7 +76,9 @@ class Learner(Reactions):
         members = self._crew.load(state["members"])
         rest = state.get("rest", (0, ()))
         self.mixture = Mixture(spec.task, spec.size, members, list(state["weights"]), state["scale"], rest)
-        self.monitor = ErrorMonitor(spec.task, spec.drift, state["monitor"])
+        self.monitor = error_monitor(spec.task, spec.drift, state["monitor"])
+        classes = spec.classes or tuple(map(str, range(spec.size)))
+        self.planes = Planes(spec.task, spec.drift, spec.features, classes, state.get("planes"))
         self.evaluation = Prequential(spec.task, spec.size, spec.evaluation, state["evaluation"])
         self.memory = Memory.restore(state["memory"])
         self.ledger = Ledger.restore(state["ledger"])
@@ -403,7 +407,9 @@ class Learner(Reactions):
 
     def _turn(self, event: Event) -> Rare | None:
         """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
+        rows = self._rows
         signals = self.monitor.update(self._settle(), self.events, self._losses)
+        signals += self.planes.update(rows, self.events, self.memory.newest)
         if signals or (self._period and self.events % self._period == 0):
             return self._react(event, signals).rare()
         return None
@@ -462,7 +468,7 @@ class Learner(Reactions):
         self._settle()
         self._retire(note)
         self.mixture = mixture
-        self.monitor = ErrorMonitor(self.spec.task, self.spec.drift)
+        self.monitor = error_monitor(self.spec.task, self.spec.drift)
         self._snapshot, self._streak, self._fresh_at = {}, 0, self.events
         self._resume_reactions({})
 
@@ -534,6 +540,7 @@ class Learner(Reactions):
             "scale": self.mixture.scale,
             "rest": self.mixture.rest,
             "monitor": self.monitor.state(),
+            "planes": self.planes.state(),
             "evaluation": self.evaluation.state(),
             "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],
             "memory": self.memory.state(),

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from math import nan
 
 from fluvial.keeper import Keeper
+from fluvial.learner import Learner
 from fluvial.ports import Source
 from fluvial.publisher import Publisher
 from fluvial.shard import Shard
 from fluvial.tally import Tally
 from fluvial.types import Lag
-from fluvial.view import CheckpointView, Histogram, PartitionView, ScoreView, ShardView, WorkerView
+from fluvial.view import DISTANCES, CheckpointView, Histogram, PartitionView, ScoreView, ShardView, WorkerView
 from fluvial.worker import Worker
 
 STALLED_SECONDS = 30.0
@@ -91,6 +92,7 @@ def _shard(keeper: Keeper, source: Source) -> ShardView:
         metrics=learner.metrics(_give_way),
         members=learner.mixture.standings(learner.events),
         signals={(what[1], what[2]): n for what, n in happened.items() if what[0] == "signal"},
+        distances=_distances(learner),
         reactions={what[1]: n for what, n in happened.items() if what[0] == "reaction"},
         versions={what[1]: n for what, n in happened.items() if what[0] == "version"},
         signal_times={(what[1], what[2]): t for what, t in at.items() if what[0] == "signal"},
@@ -104,6 +106,12 @@ def _shard(keeper: Keeper, source: Source) -> ShardView:
         model_errors=tally.model_errors,
         checkpoint=_checkpoint(keeper),
     )
+
+
+def _distances(learner: Learner) -> dict[str, float]:
+    """Of the features that the settings declare."""
+    known = learner.planes.distances()
+    return {name: known.get(name, nan) for name in learner.spec.features[:DISTANCES]}
 
 
 def _partitions(tally: Tally, shard: Shard, source: Source) -> tuple[PartitionView, ...]:

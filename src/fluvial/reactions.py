@@ -13,6 +13,7 @@ import msgspec
 
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import ErrorMonitor
+from fluvial.drift.planes import Planes
 from fluvial.errors import ModelError
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage, told
@@ -35,6 +36,8 @@ from fluvial.types import (
     Version,
 )
 
+SAME_ANSWERS = ("promotion", "restart")
+"""Causes of versions that answer as the one before did: the mixture is the same."""
 LOOK_BACK = 500
 """Events on which retired models are compared when a policy recalls without a dated change."""
 RECALL_EVIDENCE = 20.0
@@ -82,6 +85,7 @@ class Reactions:
     spec: Spec
     mixture: Mixture
     monitor: ErrorMonitor
+    planes: Planes
     memory: Memory
     ledger: Ledger
     lineage: Lineage
@@ -216,6 +220,8 @@ class Reactions:
         metrics = self.metrics()["fading"]
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
+        if cause not in SAME_ANSWERS:
+            self.planes.restart(self.events)
         self.lineage.reacted(self.events)
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))

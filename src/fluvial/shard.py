@@ -50,7 +50,7 @@ LARGE = 1_000_000
 
 def spec_of(settings: Settings) -> Spec:
     """What the fold is configured with."""
-    extra = unpickle.parse_extra(settings.model.allow)
+    extra = extra_classes(settings)
     limit = settings.checkpoint.max_bytes
 
     def load(blob: bytes) -> Any:
@@ -71,7 +71,15 @@ def spec_of(settings: Settings) -> Spec:
         part=settings.policy.part,
         warm=settings.policy.warm,
         lateness=Lateness(settings.policy.label_delay),
+        features=settings.schema.names,
+        classes=tuple(map(str, label.classes)),
     )
+
+
+def extra_classes(settings: Settings) -> frozenset[tuple[str, str]]:
+    """What a checkpoint may hold beside the allow-list: the user's own models, and their detector."""
+    detector = settings.drift.detector
+    return unpickle.parse_extra((*settings.model.allow, *((detector,) if ":" in detector else ())))
 
 
 def blanks_of(settings: Settings) -> dict[str, bytes]:
@@ -341,7 +349,7 @@ class Opening:
         )
 
     def _unpickle(self, payload: bytes) -> Mapping[str, Any]:
-        extra = unpickle.parse_extra(self._settings.model.allow)
+        extra = extra_classes(self._settings)
         limit = self._settings.checkpoint.max_bytes
         state: Mapping[str, Any] = unpickle.loads(payload, extra, limit)
         # Pickles within the pickle: checked here once, since the fold loads them again and again as its own.

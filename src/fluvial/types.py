@@ -57,6 +57,26 @@ class SignalKind(StrEnum):
     RECOVERED = "recovered"
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """One feature, or one part of the predictions, that moved."""
+
+    name: str
+    what: str
+    """`mean`, `spread`, `share` of a category, `missing`, or values `above` or `below` all seen before."""
+    before: float
+    """Mean, deviation or share, in the feature's own unit."""
+    after: float
+    distance: float
+    """Mean and spread: in standard deviations by ranks; else: after less before. Its sign is the way."""
+    value: str | None = None
+    """Which category."""
+
+    @property
+    def shown(self) -> str:
+        """For people: `age (mean)`, or `country (share of fr)`."""
+        return f"{self.name} ({self.what}{f' of {self.value}' if self.value is not None else ''})"
+
+
 class Signal(msgspec.Struct, frozen=True):
     """A monitor noticed something at a definite event."""
 
@@ -71,6 +91,13 @@ class Signal(msgspec.Struct, frozen=True):
     after: float
     since: int
     """Back-dated start of the change, as a count of labelled events (`events - since` of them are new)."""
+    moved: tuple[Moved, ...] = ()
+    """Features and predictions: what moved, the surest first; `before` and `after` are the first one's."""
+
+    @property
+    def place(self) -> str:
+        """The plane, and what moved on it, for people."""
+        return f"{self.plane}: {', '.join(m.shown for m in self.moved)}" if self.moved else self.plane
 
 
 class Version(msgspec.Struct, frozen=True):

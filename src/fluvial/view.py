@@ -74,6 +74,9 @@ INCIDENTS = (
 PLANES = ("error", "features", "predictions")
 """What monitors watch."""
 
+DISTANCES = 50
+"""Features whose distance is shown at most."""
+
 STORE_ERRORS = ("unavailable", "full", "fenced")
 """How a store fails; any other way is shown as `other`."""
 
@@ -162,6 +165,9 @@ class ShardView(msgspec.Struct, frozen=True):
     apart by being the champion, or by their order among the challengers of that name."""
     signals: Mapping[tuple[str, str], int] = {}
     """(plane, kind) -> count, kinds as in `SignalKind`."""
+    distances: Mapping[str, float] = {}
+    """Declared feature, the first `DISTANCES` of the schema -> how far it is from its reference; nan: not
+    told yet. Empty where the events decide the features: their names would be label values."""
     reactions: Mapping[str, int] = {}
     """Action, as in `Action` -> count."""
     versions: Mapping[str, int] = {}

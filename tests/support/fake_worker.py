@@ -82,6 +82,7 @@ class FakeWorker:
                 MemberStanding(name="linear", champion=False, weight=0.1, age=1_300),
             ),
             signals={("error", kind): n for kind in SignalKind},
+            distances={"amount": 0.02, "country": 0.13},
             reactions=dict.fromkeys(Action, n),
             versions=dict.fromkeys(CAUSES, n),
             signal_times={("error", kind): now for kind in SignalKind},

@@ -153,6 +153,14 @@ SHARD = (
         "When a monitor last said so; 0: not in this process.",
         ("plane", "kind"),
     ),
+    Described(
+        "fluvial_feature_distance",
+        "gauge",
+        "population stability index",
+        "How far the last thousand events are from all since the feature's reference began: under 0.1 "
+        "little, over 0.25 much. Not a number for 1,024 labelled events, and so after each drift of it.",
+        ("feature",),
+    ),
     Described("fluvial_reactions_total", "counter", "reactions", "What the policy asked for.", ("action",)),
     Described(
         "fluvial_last_reaction_timestamp_seconds",
@@ -240,7 +248,7 @@ def labels_of(metric: Described) -> tuple[str, ...]:
 
 
 def values_of(metric: Described, label: str) -> tuple[str, ...]:
-    """The fixed set of a label's values; empty for partitions, members and descriptions."""
+    """The fixed set of a label's values; empty for partitions, features, members and descriptions."""
     return FIXED.get(metric.name, {}).get(label) or VALUES.get(label, ())
 
 
@@ -265,8 +273,8 @@ def page() -> str:
         "What `/metrics` exposes. This page is generated from `src/fluvial/adapters/metric_catalogue.py`.",
         "",
         "Counters count from the start of the process. Every label set is there from the start, at 0, and",
-        "the number of series is constant: label values come from the fixed sets below, from partitions and",
-        "from the members of the mixture, never from events.",
+        "the number of series is constant: label values come from the fixed sets below, from partitions,",
+        "from declared features and from the members of the mixture, never from events.",
         "",
         "## The process",
         "",
@@ -287,6 +295,7 @@ def page() -> str:
         *values,
         f"- `metric`: {_quoted(METRICS[Task.BINARY])}; in regression {_quoted(METRICS[Task.REGRESSION])}",
         "- `partition`: the partition's number",
+        "- `feature`: a declared feature, the first 50 of the schema; none with `schema.infer`",
         "- `member`: the member's name; `role`: `champion`, `challenger-1`, `challenger-2` and so on",
         "",
         "## Probes",

@@ -125,6 +125,8 @@ def _shard(shard: ShardView, task: Task) -> Iterator[Sample]:
     yield "fluvial_flood_breaker_trips_total", (), shard.trips
     yield from _fixed("fluvial_drift_signals_total", shard.signals)
     yield from _fixed("fluvial_last_drift_signal_timestamp_seconds", shard.signal_times)
+    for feature, distance in shard.distances.items():
+        yield "fluvial_feature_distance", (feature,), distance
     yield from _counted("fluvial_reactions_total", shard.reactions)
     yield from _counted("fluvial_last_reaction_timestamp_seconds", shard.reaction_times)
     yield from _counted("fluvial_versions_total", shard.versions)

@@ -58,6 +58,7 @@ def _run_checks(settings: Settings, *, offline: bool, create: bool) -> Iterator[
         ("model", _model),
         ("model replays in another process", _replay),
         ("policy", _policy),
+        ("drift detector", _detector),
     ]
     if not offline:
         checks += [("Kafka", partial(_kafka, create=create)), ("Redis", _redis)]
@@ -104,6 +105,24 @@ def _replay(settings: Settings) -> list[str]:
     from fluvial.models.faults import replay_faults  # noqa: PLC0415 - River loads for a second
 
     return replay_faults(settings.model, settings.schema)
+
+
+def _detector(settings: Settings) -> list[str]:
+    """It can be made, read losses, and come back from a checkpoint."""
+    from fluvial.drift.named import make_detector  # noqa: PLC0415 - River loads for a second
+    from fluvial.models import unpickle  # noqa: PLC0415 - as above
+    from fluvial.shard import extra_classes  # noqa: PLC0415 - as above
+
+    if settings.drift.detector == "ADWIN":
+        return []
+    detector = make_detector(settings.drift)
+    try:
+        for k in range(200):
+            detector.update(float(k % 5 == 0))
+        unpickle.loads(unpickle.dumps(detector), extra_classes(settings), settings.checkpoint.max_bytes)
+    except Exception as error:  # noqa: BLE001 - a user's class may raise anything
+        return [f"drift.detector: {settings.drift.detector}: {type(error).__name__}: {error}"]
+    return []
 
 
 def _kafka(settings: Settings, *, create: bool) -> list[str]:

@@ -18,6 +18,7 @@ from fluvial.adapters.redis import RedisStore
 from fluvial.config import Settings, load
 from fluvial.errors import SourceError
 from fluvial.keys import Keys
+from fluvial.types import Moved
 
 TOPIC_SHARD = "all"
 SECONDS = 5.0
@@ -158,8 +159,11 @@ def _journal(entries: Sequence[Mapping[str, Any]]) -> Table:
 def _summary(kind: str, detail: Mapping[str, Any]) -> str:
     """The few words of an entry that a person looks for first."""
     if kind in {"drift", "warning", "recovered"}:
-        rise = f"{detail['before']:.3f} -> {detail['after']:.3f}"
-        return f"{detail['plane']} {rise}, since event {detail['since']}"
+        rise = f"{detail['before']:.3g} -> {detail['after']:.3g}"
+        first, *others = detail.get("moved") or [None]
+        moved = "" if first is None else f" {msgspec.convert(first, Moved).shown}"
+        also = f"; also {', '.join(other['name'] for other in others)}" if others else ""
+        return f"{detail['plane']}{moved} {rise}, since event {detail['since']}{also}"
     if kind == "version":
         return f"version {detail['number']}: {detail['cause']} at event {detail['events']}"
     return msgspec.json.encode(detail).decode()[:100]

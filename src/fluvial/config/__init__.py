@@ -2,7 +2,9 @@
 
 from fluvial.config.loading import OWNED_PROPERTIES, check_settings, load, parse
 from fluvial.config.settings import (
+    DETECTORS,
     CheckpointSettings,
+    DataPlane,
     DeadLetterSettings,
     DriftSettings,
     EvaluationSettings,
@@ -22,8 +24,10 @@ from fluvial.config.showing import describe, fingerprint, json_schema, shown_url
 from fluvial.config.tables import Secret
 
 __all__ = [
+    "DETECTORS",
     "OWNED_PROPERTIES",
     "CheckpointSettings",
+    "DataPlane",
     "DeadLetterSettings",
     "DriftSettings",
     "EvaluationSettings",

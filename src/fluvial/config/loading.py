@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from fluvial.config.schema_table import SchemaTable, schema_from
-from fluvial.config.settings import PolicySettings, Settings
+from fluvial.config.settings import DETECTORS, PolicySettings, Settings
 from fluvial.config.tables import Secret, convert, fields, join, refuse_unknown
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
+from fluvial.types import Task
 
 PREFIX = "FLUVIAL__"
 OWNED_PROPERTIES = {
@@ -119,6 +120,7 @@ def check_settings(settings: Settings) -> None:
         msg = f"checkpoint.key: shorter than {_MIN_KEY_BYTES} bytes; `openssl rand -hex 32` makes one"
     else:
         _check_start(settings.kafka.start)
+        _check_detector(settings)
         return
     raise SettingsError(msg)
 
@@ -157,6 +159,20 @@ def _check_start(start: str) -> None:
     except ValueError:
         msg = "kafka.start: expected earliest, latest or a time such as 2026-01-31T12:00:00+00:00"
         raise SettingsError(msg) from None
+
+
+def _check_detector(settings: Settings) -> None:
+    drift, regression = settings.drift, settings.schema.label.task == Task.REGRESSION
+    if drift.detector not in DETECTORS and drift.detector.count(":") != 1:
+        msg = f"drift.detector: expected one of {', '.join(DETECTORS)}, or package.module:Class"
+    elif regression and DETECTORS.get(drift.detector) == "binary":
+        numbers = ", ".join(name for name, reads in DETECTORS.items() if reads == "number")
+        msg = f"drift.detector: {drift.detector} reads right and wrong only; in regression take {numbers}"
+    elif drift.detector == "ADWIN" and drift.options:
+        msg = "drift.options: ADWIN has none; set drift.drift_delta and drift.warning_delta"
+    else:
+        return
+    raise SettingsError(msg)
 
 
 def _overlay(table: dict[str, Any], environ: Mapping[str, str]) -> None:

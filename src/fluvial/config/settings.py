@@ -12,6 +12,20 @@ from fluvial.schema import Schema
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Plane = Literal["error", "features", "predictions"]
+DataPlane = Literal["features", "predictions"]
+DETECTORS = {
+    "ADWIN": "number",
+    "KSWIN": "number",
+    "PageHinkley": "number",
+    "DDM": "binary",
+    "EDDM": "binary",
+    "FHDDM": "binary",
+    "HDDM_A": "binary",
+    "HDDM_W": "binary",
+}
+"""Detectors of the error by name, and what they read: any loss, or only right and wrong."""
+Expectation = Annotated[int, Meta(ge=10_000, le=1_000_000_000)]
 Preset = Literal["linear", "rates", "bayes", "tree", "adaptive-tree", "forest", "auto"]
 
 
@@ -144,10 +158,27 @@ class PolicySettings(Section, frozen=True):
 
 
 class DriftSettings(Section, frozen=True):
-    """`[drift]`: the two one-sided ADWINs on the error."""
+    """`[drift]`: what is watched, and how often it may be wrong."""
 
-    warning_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.05
-    drift_delta: Annotated[float, Meta(gt=0, lt=1)] = 0.002
+    planes: tuple[DataPlane, ...] = ("features", "predictions")
+    """What is watched beside the error."""
+    expect: dict[Plane, Expectation] = msgspec.field(default_factory=dict)
+    """Labelled events between two false drifts, by plane: a million for features and predictions; for the
+    error, `drift_delta` decides unless a number stands here."""
+    expect_warning: dict[Plane, Expectation] = msgspec.field(default_factory=dict)
+    """The same for warnings: 100,000, and `warning_delta`."""
+    warning_delta: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    """The error's ADWIN: its confidence, in place of an expectation; 0.05 when neither is set."""
+    drift_delta: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    """Likewise for a drift; 0.002 when neither is set."""
+    detector: str = "ADWIN"
+    """Of the error: a detector of River's by name, or `package.module:Class`."""
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Keyword arguments for that detector."""
+
+    def levels(self, plane: DataPlane) -> tuple[int, int]:
+        """Labelled events between two false warnings of a plane, and between two false drifts."""
+        return self.expect_warning.get(plane, 100_000), self.expect.get(plane, 1_000_000)
 
 
 class EvaluationSettings(Section, frozen=True):

@@ -16,10 +16,11 @@ LEAST = 5
 """A change is at least this many events old: fewer say nothing."""
 
 
-def events_since_change(losses: Sequence[float]) -> int:
+def events_since_change(losses: Sequence[float], *, either: bool = False) -> int:
     """Count the newest losses (each 0 to 1) that lie after the likeliest rise; at least `LEAST`.
 
-    With fewer than twice `LEAST` losses, or no split under which the mean rose: `LEAST` of them.
+    `either`: after the likeliest rise or fall. With fewer than twice `LEAST` losses, or no split under
+    which the mean rose: `LEAST` of them.
     """
     n = len(losses)
     if n < 2 * LEAST:
@@ -29,7 +30,8 @@ def events_since_change(losses: Sequence[float]) -> int:
     before, after = sums[split - 1], sums[-1] - sums[split - 1]
     rate_before, rate_after = before / split, after / (n - split)
     likelihood = -split * _entropy(rate_before) - (n - split) * _entropy(rate_after)
-    likelihood[rate_after <= rate_before] = -np.inf
+    if not either:
+        likelihood[rate_after <= rate_before] = -np.inf
     best = int(np.argmax(likelihood))
     if not np.isfinite(likelihood[best]):
         return LEAST

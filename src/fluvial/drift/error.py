@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluvial.config import DriftSettings
+from fluvial.drift.calibration import drift_delta, warning_delta
 from fluvial.drift.dating import events_since_change
 from fluvial.types import Label, Signal, SignalKind, Task
 
@@ -79,8 +80,8 @@ class ErrorMonitor:
 
     def restart(self) -> None:
         """Forget what was watched: the model it was watched on is gone."""
-        self._warning = OneSided(self._settings.warning_delta)
-        self._drift = OneSided(self._settings.drift_delta)
+        self._warning = OneSided(warning_delta(self._settings))
+        self._drift = OneSided(drift_delta(self._settings))
         self.warned_at = 0
 
     @property

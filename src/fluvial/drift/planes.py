@@ -1,0 +1,169 @@
+"""The planes beside the error: the features, and what was answered. Said and counted; nothing reacts to them.
+
+They are worked in the learner's blocks. What a plane knows of the features outlives every model; what it
+knows of the predictions belongs to the model that made them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - a class by a function's name
+from typing import Any
+
+import numpy as np
+
+from fluvial.config import DataPlane, DriftSettings
+from fluvial.drift.plane import SAMPLE, Columns, Plane
+from fluvial.types import Answer, Feature, Label, Signal, Task
+
+Row = tuple[dict[str, Feature], Label, float, Answer, int]
+"""Features, label, weight, what was served, the chosen class: as the learner gathers them."""
+Newest = Callable[[int], Sequence[tuple[dict[str, Feature], Label, float]]]
+"""The newest so many labelled events that the fold remembers."""
+
+WATCHED = 256
+"""Features that are watched at most, the first of the schema."""
+CLASSES = 16
+"""Classes whose mean probability is watched at most; the shares of all are."""
+SETTLING = 2_000
+"""Labelled events of a fresh model before its answers are watched: until then they move because it learns."""
+REMEMBERED = 32
+"""Blocks of predictions that are kept, to say how far they moved."""
+
+
+class Planes:
+    """Both planes of one fold."""
+
+    def __init__(
+        self,
+        task: Task,
+        settings: DriftSettings,
+        names: Sequence[str],
+        classes: Sequence[str],
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`names`: the declared features; none: those of the first events. `classes`: in declared order."""
+        state = state or {}
+        self._settings = settings
+        on = settings.planes
+        self._features_on = "features" in on
+        self.features: Plane | None = None
+        names = names or state.get("names", ())
+        if self._features_on and names:
+            self._watch(names, state.get("features"))
+        self._fresh_at: int = state.get("fresh_at", 0)
+        self._answers = Answers(task, classes) if "predictions" in on else None
+        self.predictions: Plane | None = None
+        if self._answers is not None:
+            self.predictions = self._plane("predictions", self._answers.names, state.get("predictions"))
+            self._answers.load(state.get("answers", ()))
+
+    def _plane(self, name: DataPlane, columns: Sequence[str], state: Mapping[str, Any] | None) -> Plane:
+        known = state if state is not None and tuple(state["names"]) == tuple(columns) else None
+        return Plane(name, columns, self._settings.levels(name), known)
+
+    def _watch(self, names: Sequence[str], state: Mapping[str, Any] | None = None) -> None:
+        self._names = tuple(names[:WATCHED])
+        self._whole = len(self._names) == len(names)
+        self._packers: dict[int, Struct] = {}
+        self.features = self._plane("features", self._names, state)
+
+    def update(self, rows: Sequence[Row], events: int, newest: Newest) -> tuple[Signal, ...]:
+        """Watch a block of rows, whose last one is labelled event number `events`."""
+        signals: tuple[Signal, ...] = ()
+        if not rows:
+            return signals
+        if self.features is not None:
+            block = self._columns([row[0] for row in rows])
+            signals = self.features.update(
+                block, events, lambda count: self._columns([x for x, *_ in newest(count)])
+            )
+        elif self._features_on and events >= SAMPLE:
+            self._watch(list(dict.fromkeys(chain.from_iterable(x for x, *_ in newest(SAMPLE)))))
+        if self.predictions is not None and self._answers is not None:
+            served = self._answers.take(rows)
+            if events >= self._fresh_at + SETTLING:
+                signals += self.predictions.update(served, events, self._answers.recent)
+        return signals
+
+    def restart(self, events: int) -> None:
+        """Another model answers after labelled event number `events`."""
+        self._fresh_at = events
+        if self.predictions is not None:
+            self.predictions.restart()
+
+    def _columns(self, xs: Sequence[dict[str, Feature]]) -> Columns:
+        """Features column by column; the short way when all are there and are numbers."""
+        width = len(self._names)
+        if self._whole and set(map(len, xs)) == {width}:
+            packer = self._packers.get(len(xs))
+            if packer is None:
+                packer = self._packers[len(xs)] = Struct(f"{len(xs) * width}d")
+            try:
+                packed = packer.pack(*chain.from_iterable([x.values() for x in xs]))
+            except StructError:
+                pass  # a text among them
+            else:
+                return np.frombuffer(packed).reshape(len(xs), width).T.copy()
+        return list(zip(*[map(x.get, self._names) for x in xs], strict=True))
+
+    def distances(self) -> dict[str, float]:
+        """Population stability index of each feature, newest against reference."""
+        return {} if self.features is None else self.features.distances()
+
+    def state(self) -> dict[str, Any]:
+        """Everything it needs to go on, as primitives."""
+        return {
+            "names": () if self.features is None else self.features.names,
+            "features": None if self.features is None else self.features.state(),
+            "predictions": None if self.predictions is None else self.predictions.state(),
+            "fresh_at": self._fresh_at,
+            "answers": () if self._answers is None else self._answers.state(),
+        }
+
+
+class Answers:
+    """What was served, column by column, and the newest of it."""
+
+    def __init__(self, task: Task, classes: Sequence[str]) -> None:
+        self._regression = task is Task.REGRESSION
+        self._classes = tuple(classes)
+        shown = () if self._regression else range(len(classes))[-1 if task is Task.BINARY else 0 :][:CLASSES]
+        self._shown = tuple(shown)
+        self.names = (
+            ("prediction",)
+            if self._regression
+            else ("class", *(f"probability of {self._classes[k]}" for k in self._shown))
+        )
+        self._blocks: list[list[list[float]]] = []
+
+    def take(self, rows: Sequence[Row]) -> Columns:
+        """The block's answers, remembered."""
+        if self._regression:
+            block: list[list[float]] = [[row[3][0] for row in rows]]
+        else:
+            block = [[row[4] for row in rows], *([row[3][k] for row in rows] for k in self._shown)]
+        self._blocks = [*self._blocks[1 - REMEMBERED :], block]
+        return self._named(block)
+
+    def _named(self, block: list[list[float]]) -> Columns:
+        if self._regression:
+            return block
+        names = self._classes
+        return [[names[int(k)] for k in block[0]], *block[1:]]
+
+    def recent(self, events: int) -> Columns:
+        """The newest so many answers, if they are still here."""
+        columns = [list(chain.from_iterable(parts))[-events:] for parts in zip(*self._blocks, strict=True)]
+        return self._named(columns)
+
+    def state(self) -> list[list[bytes]]:
+        """As primitives, numbers as doubles in bytes."""
+        return [[array("d", column).tobytes() for column in block] for block in self._blocks]
+
+    def load(self, state: Sequence[Sequence[bytes]]) -> None:
+        """Undo `state`."""
+        self._blocks = [[array("d", column).tolist() for column in block] for block in state]
