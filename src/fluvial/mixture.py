@@ -201,9 +201,11 @@ class Mixture:
         (sleeping experts; Freund, Schapire, Singer and Warmuth, 1997).
         """
         self._panel.teach(self.members, x, y, **weight)
+        if self._lanes == 1:
+            return
         self._clock += 1
         turn = self._clock % REST
-        if turn < 2 and self._lanes > 1:
+        if turn < 2:
             for member, weighs in zip(self.members, self.weights, strict=True):
                 member.rests = turn == 1 and weighs < LIGHT and member.champion and member.fused is None
 
