@@ -222,7 +222,7 @@ class Reactions:
         self._version = version.number
         if cause not in SAME_ANSWERS:
             self.planes.restart(self.events)
-        self.lineage.reacted(self.events)
+        self.lineage.reacted(self.events, STORM_WINDOW)
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
 
