@@ -359,7 +359,7 @@ class Reactions:
         except BaseException as error:  # native objects raise PanicException, which is no Exception
             raise ModelError(event.partition, event.offset, "predict", error) from error
         ours = answers[self._champion_of(trial.member.lane)]
-        if theirs is not None and ours is not None:
+        if theirs and ours:  # empty: it rests
             trial.compare(self.events, self._loss(y, ours), self._loss(y, theirs))
 
     def _adopt(self, event: Event, decision: Decision, note: Note) -> None:

@@ -69,12 +69,20 @@ class NamedMonitor(ErrorMonitor):
         """Forget what was watched."""
         self._detector = make_detector(self._settings)
         self.warned_at = 0
+        self._watched, self._total = 0, 0.0
+
+    @property
+    def level(self) -> float:
+        """Mean loss since the detector began: how wide its window is, if it has one, it does not say."""
+        return self._total / self._watched if self._watched else 0.0
 
     def update(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
         """Watch a block of losses, whose last one is that of labelled event number `events`."""
         detector, name = self._detector, self._settings.detector
         flip, binary = name in RIGHT_IS_ONE, DETECTORS.get(name) == "binary"
         fired = warned = False
+        self._watched += len(block)
+        self._total += sum(block)
         for loss in block:
             value = float(loss > HALF) if binary else loss
             detector.update(1.0 - value if flip else value)
@@ -119,10 +127,12 @@ class NamedMonitor(ErrorMonitor):
         """Everything it needs to go on: primitives and the detector."""
         names = ("scale", "scaled", "warned_at", "warned_level")
         kept = {name: getattr(self, name) for name in names}
-        return {**kept, "detector": self._settings.detector, "object": self._detector}
+        watched = {"watched": self._watched, "total": self._total}
+        return {**kept, **watched, "detector": self._settings.detector, "object": self._detector}
 
     def _load(self, state: dict[str, Any]) -> None:
         self._detector = state["object"]
+        self._watched, self._total = state.get("watched", 0), state.get("total", 0.0)
         self.scale, self.scaled = state["scale"], state["scaled"]
         self.warned_at, self.warned_level = state["warned_at"], state["warned_level"]
 
