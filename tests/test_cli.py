@@ -102,7 +102,7 @@ def test_wrong_usage_is_two(tmp_path):
 
 def test_what_init_writes_passes_the_check(here):
     done = fluvial(here, "check", "--offline")
-    assert (done.returncode, done.stdout.count("ok ")) == (0, 4)
+    assert (done.returncode, done.stdout.count("ok ")) == (0, 5)
 
 
 def test_a_factory_beside_the_settings_is_found(here):
@@ -113,6 +113,7 @@ def test_a_factory_beside_the_settings_is_found(here):
         {"check": "model", "faults": []},
         {"check": "model replays in another process", "faults": []},
         {"check": "policy", "faults": []},
+        {"check": "drift detector", "faults": []},
     ]
 
 

@@ -148,6 +148,8 @@ def spec_of(settings):
         weighted=settings.schema.weight is not None,
         keep=settings.policy.keep,
         warm=settings.policy.warm,
+        features=settings.schema.names,
+        classes=tuple(map(str, settings.schema.label.classes)),
     )
 
 
