@@ -657,12 +657,23 @@ def test_a_user_who_is_removed_and_comes_back_only_interrupts_the_worker(
 def on_call(redis, user, name):
     """All that a person on call asks of Redis; a worker has paused before."""
     with acting(redis.settings("default", password=Secret(ADMIN_PASSWORD)), name) as store:
-        assert store.trip(store.claim(SHARD, "a"), TRIP)
+        claim = store.claim(SHARD, "a")
+        store.save(claim, 1, b"state", {0: 1}, [], {1: b"model"})
+        assert store.trip(claim, TRIP)
     with acting(redis.settings(user), name) as store:
         assert store.tripped() == {SHARD: TRIP}
         assert store.resume(SHARD, TRIP)
         assert not store.redriven(["t/0/1"])
         store.remember_redriven(["t/0/1"], 1, DRIFT)
+        assert store.version_blob(SHARD, 1) == b"model"
+        assert 1 in store.kept(SHARD)
+        store.annotate(SHARD, 1, "before the sale", "ada")
+        assert store.pin(SHARD, 1, "ada")
+        assert store.load(SHARD)
+        assert store.ask(SHARD, BACK)
+        assert store.asked(SHARD) == BACK
+        assert store.answered(SHARD) is None
+        assert store.withdraw(SHARD, BACK)
 
 
 @pytest.mark.redis
