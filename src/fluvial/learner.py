@@ -442,7 +442,7 @@ class Learner:
         metrics = self.metrics()["fading"]
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
-        self.lineage.reacted(self.events)
+        self.lineage.reacted(self.events, STORM_WINDOW)
         note.versions.append(version)
         note.entries.append(self._entry("version", event, msgspec.to_builtins(version)))
 

@@ -56,9 +56,11 @@ class Lineage:
         self.versions = [*self.versions[-(KEPT - 1) :], version]
         return version
 
-    def reacted(self, events: int) -> None:
-        """Count a reaction towards cooldown and storm breaker."""
+    def reacted(self, events: int, window: int) -> None:
+        """Count a reaction towards cooldown and storm breaker, and forget those before the window."""
         self.reactions.append(events)
+        while self.reactions[0] <= events - window:
+            self.reactions.popleft()
 
     def since_reaction(self, events: int) -> int:
         """Labelled events since the last reaction, or since genesis."""
