@@ -229,7 +229,7 @@ libc.fflush(ctypes.c_void_p(stream))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas to count")
 def test_threads_share_one_heap():
     heaps = {}
     for wanted in ("one", "many"):

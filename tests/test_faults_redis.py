@@ -595,16 +595,33 @@ def test_redis_loading(make, redis_binary):
         node = live.start()
         live.until_folded(node)
         server.cli.mset({f"filler-{i}": b"x" for i in range(1_500)})
-        server.cli.bgrewriteaof()
-        node.until(lambda: server.cli.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite")
-        server.kill()
-        server._options = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+        server.kill_and_load_slowly()
         live.produce(second)
         server.start()
         live.until_folded(node)
         assert node.metric("fluvial_store_errors_total", error="fenced") == 0
         assert node.metric("fluvial_store_errors_total", error="unavailable") >= 1
         node.stop()
+        live.assert_as_undisturbed()
+    finally:
+        server.stop()
+
+
+def test_redis_loading_at_the_start(make, redis_binary, caplog):
+    """A worker that starts while the server reads its files waits, and does not call it unfit."""
+    server = RedisServer().start()
+    try:
+        live = make(server)
+        live.produce(live.log.values)
+        server.cli.mset({f"filler-{i}": b"x" for i in range(1_500)})
+        server.kill_and_load_slowly()
+        server.launch()
+        while server.loading is None:
+            time.sleep(0.02)
+        node = live.start()
+        live.until_folded(node)
+        node.stop()
+        assert "it is loading its data" in caplog.text
         live.assert_as_undisturbed()
     finally:
         server.stop()

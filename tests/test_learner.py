@@ -10,6 +10,7 @@ from fluvial.drift.error import CLOCK
 from fluvial.errors import ModelError, OutOfOrder
 from fluvial.evaluation import Prequential
 from fluvial.learner import NON_FINITE_LIMIT, TRIES, Learner, _Note
+from fluvial.lineage import Lineage
 from fluvial.models import unpickle
 from fluvial.shard import spec_of
 from fluvial.streams import named
@@ -570,6 +571,13 @@ def test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock(
     assert all(signal.events % CLOCK == 0 for signal in signals)
     assert len(learner.state()["rows"]) == learner.events % CLOCK
     assert learner.counts["turns"] > 0
+
+
+def test_reactions_before_the_storm_window_are_forgotten():
+    lineage = Lineage.genesis()
+    for events in range(0, 50_000, 100):
+        lineage.reacted(events, 1_000)
+        assert len(lineage.reactions) == lineage.recent(events, 1_000) <= 10
 
 
 def test_cooldown_and_storm_are_told():

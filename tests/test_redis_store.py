@@ -518,6 +518,31 @@ def test_what_the_server_says_of_itself(store):
     assert (report.persistent, report.eviction, report.embedded) == (True, "noeviction", False)
 
 
+def test_a_server_that_reads_its_files_cannot_say_what_it_is():
+    """INFO answers while it loads, and says that the append-only file is off."""
+    server = RedisServer().start()
+    bench = RedisBench(server.cli, server.url)
+    store = bench.open()
+    try:
+        server.cli.mset({f"filler-{i}": b"x" for i in range(1_000)})
+        server.kill_and_load_slowly()
+        server.launch()
+        refused = []
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                report = store.report()
+                break
+            except StoreUnavailable as error:
+                refused.append(str(error))
+                time.sleep(0.01)
+        assert any("it is loading its data" in said for said in refused)
+        assert report.persistent
+    finally:
+        bench.close()
+        server.stop()
+
+
 def test_a_wrong_password_is_said_without_showing_it(fresh_redis, caplog):
     bench = RedisBench(None, f"redis://app:hunter2@127.0.0.1:{fresh_redis.port}/0")
     store = bench.open()

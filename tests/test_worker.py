@@ -296,7 +296,7 @@ def test_a_state_that_takes_longer_than_the_lease_is_not_taken_away_meanwhile(be
     b.run_to_the_end()
     monkeypatch.setattr(shard, "LARGE", 1)
     monkeypatch.setattr(keeper, "LARGE", 1)
-    monkeypatch.setattr(scopes, "STATE_BYTES_A_SECOND", 10_000)
+    monkeypatch.setattr(scopes, "STATE_BYTES_A_SECOND", 1_000)  # stretched by more than the test waits
     slow, name = (shard.Opening, "_load") if what == "loading" else (shard.Shard, "sealed")
     real, taken = getattr(slow, name), []
 

@@ -35,7 +35,7 @@ def one_arena() -> None:
     """Let all threads share one heap, where the C library is glibc.
 
     Else each thread of the Kafka client gets its own, what one frees another cannot use, and resident
-    memory rises by about a megabyte an hour, for ever. Call it before there are threads.
+    memory rose by a megabyte in an hour. Call it before the clients are made: heaps that are there stay.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)

@@ -81,8 +81,8 @@ class Keeper:
         tally: Tally,
         publisher: Publisher,
         claim: Claim,
-        partition: int | None = None,
-        stretch: Callable[[str, int], None] = lambda _shard, _size: None,
+        partition: int | None,
+        stretch: Callable[[str, int], None],
     ) -> None:
         """Give the claimed shard its state; `Opening.open` says what may be raised.
 

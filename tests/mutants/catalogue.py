@@ -606,6 +606,12 @@ FOLD = [
         "test_survey.py::test_a_store_that_becomes_unfit_is_said_once_and_makes_it_not_ready",
     ),
     mutant(
+        "loading-taken-for-unfit",
+        "a worker that starts while Redis reads its files ends, and nobody starts it again",
+        [("adapters/redis.py", 'if about.get("loading"):', "if False:")],
+        "test_redis_store.py::test_a_server_that_reads_its_files_cannot_say_what_it_is",
+    ),
+    mutant(
         "offender-folded-again",
         "an event on which the model raises is met for ever",
         [("keeper.py", "if poisoned and ", "if False and ")],

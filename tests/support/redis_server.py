@@ -46,6 +46,18 @@ class RedisServer:
 
     def start(self) -> "RedisServer":
         """Start it and wait until it has loaded what it keeps."""
+        self.launch()
+        until = time.monotonic() + START_SECONDS
+        while self.loading is not False:
+            if time.monotonic() > until:
+                self.stop()
+                msg = f"{self._binary} did not start within {START_SECONDS} s"
+                raise RuntimeError(msg)
+            time.sleep(0.02)
+        return self
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         import redis
 
         command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory]
@@ -58,24 +70,18 @@ class RedisServer:
             stderr=subprocess.DEVNULL,
         )
         self.cli = self.cli or redis.Redis(port=self.port, socket_timeout=5)
-        until = time.monotonic() + START_SECONDS
-        while not self._loaded():
-            if time.monotonic() > until:
-                self.stop()
-                msg = f"{self._binary} did not start within {START_SECONDS} s"
-                raise RuntimeError(msg)
-            time.sleep(0.02)
-        return self
 
-    def _loaded(self):
+    @property
+    def loading(self) -> bool | None:
+        """Whether it still reads its files; None before it answers."""
         import redis
 
         try:
             about = self.cli.info()
         except redis.exceptions.RedisError:
-            return False
+            return None
         self._pid = about["process_id"]
-        return about["loading"] == 0
+        return about["loading"] == 1
 
     def kill(self) -> None:
         """SIGKILL: what it acknowledged is in the append-only file."""
@@ -83,6 +89,19 @@ class RedisServer:
             self._leash.stdin.close()
             self._leash.wait()
         self._leash = self._pid = None
+
+    def kill_and_load_slowly(self) -> None:
+        """SIGKILL, and the next start reads its files a millisecond a key."""
+        self.cli.bgrewriteaof()  # which is the form whose loading can be slowed
+        until = time.monotonic() + START_SECONDS
+        while self.cli.info("persistence")["aof_rewrite_in_progress"]:
+            if time.monotonic() > until:
+                msg = "the append-only file was not rewritten in time"
+                raise RuntimeError(msg)
+            time.sleep(0.02)
+        self.kill()
+        self._options = (*self._options, "--key-load-delay", "1000")
+        self._options += ("--loading-process-events-interval-bytes", "1024")
 
     def restart(self) -> None:
         """Kill it and start it on the same port and files."""

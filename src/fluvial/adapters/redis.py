@@ -171,7 +171,11 @@ class Server:
         return stumbled
 
     def info(self, section: str, key: str) -> Mapping[str, Any]:
-        """What the node that holds `key` says of itself; empty where it may not be asked."""
+        """What the node that holds `key` says of itself; empty where it may not be asked.
+
+        Raises:
+            StoreUnavailable: it does not answer, or still loads its data and cannot tell what it will be.
+        """
         with self._translated():
             client = self._client()
             node = {"target_nodes": client.get_node_from_key(key)} if self.where.kind == "cluster" else {}
@@ -181,7 +185,10 @@ class Server:
                 if isinstance(error, _TRANSIENT) or _TRANSIENT_CODE.search(str(error)):
                     raise
                 return {}
-            return answer if isinstance(answer, dict) else {}
+            about = answer if isinstance(answer, dict) else {}
+            if about.get("loading"):  # INFO answers all the same, and says that the append-only file is off
+                raise exceptions.BusyLoadingError("it is loading its data")
+            return about
 
     def close(self) -> None:
         """Close every connection that was opened here."""
