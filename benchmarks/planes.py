@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fluvial.drift.error import OneSided
-from fluvial.drift.plane import Columns, Plane
+from fluvial.drift.error import CLOCK, OneSided
+from fluvial.drift.plane import SPAN, Columns, Plane
 from fluvial.types import Signal, SignalKind
 
-BLOCK = 32
 Draw = Callable[[np.random.Generator, int, int], Columns]
 """Generator, columns, events -> a stretch of a stationary stream."""
 
@@ -67,25 +66,25 @@ STREAMS: dict[str, Draw] = {
 }
 
 
-def blocks(draw: Draw, rng: np.random.Generator, width: int, events: int) -> Iterator[Columns]:
-    """A stationary stream in blocks, drawn a thousand blocks at a time."""
+def spans(draw: Draw, rng: np.random.Generator, width: int, events: int) -> Iterator[Columns]:
+    """A stationary stream in spans, drawn a thousand at a time."""
     while events > 0:
-        drawn = draw(rng, width, 1_000 * BLOCK)
-        for first in range(0, min(events, 1_000 * BLOCK), BLOCK):
+        drawn = draw(rng, width, 1_000 * SPAN)
+        for first in range(0, min(events, 1_000 * SPAN), SPAN):
             if isinstance(drawn, np.ndarray):
-                yield drawn[:, first : first + BLOCK]
+                yield drawn[:, first : first + SPAN]
             else:
-                yield [column[first : first + BLOCK] for column in drawn]
-        events -= 1_000 * BLOCK
+                yield [column[first : first + SPAN] for column in drawn]
+        events -= 1_000 * SPAN
 
 
 def watch(plane: Plane, stream: Iterator[Columns], start: int = 0) -> Iterator[Signal]:
     """Everything that the plane says."""
     events, last = start, None
-    for block in stream:
-        events += BLOCK
-        last = block
-        yield from plane.update(block, events, lambda _, last=last: last)
+    for span in stream:
+        events += SPAN
+        last = span
+        yield from plane.update(span, events, lambda _, last=last: last)
 
 
 def alarms(level: int, events: int, width: int, names: list[str], seed: int) -> None:
@@ -96,7 +95,7 @@ def alarms(level: int, events: int, width: int, names: list[str], seed: int) -> 
             continue
         plane = Plane("features", [f"f{k}" for k in range(width)], (level // 10, level))
         rng = np.random.default_rng([seed, number, width])
-        said = [s.kind for s in watch(plane, blocks(STREAMS[name], rng, width, events))]
+        said = [s.kind for s in watch(plane, spans(STREAMS[name], rng, width, events))]
         counted = [said.count(kind) for kind in (SignalKind.DRIFT, SignalKind.WARNING)]
         per = [events / max(1, n) / one for n, one in zip(counted, (level, level // 10), strict=True)]
         print(f"| {name} | {counted[0]} | {per[0]:.2f} | {counted[1]} | {per[1]:.2f} |", flush=True)
@@ -111,8 +110,8 @@ def error(events: int, seed: int) -> None:
             rng, detector = np.random.default_rng([seed, int(1_000 * rate)]), OneSided(delta)
             for _ in range(events // 32_000):
                 losses = (rng.random(32_000) < rate).astype(float).tolist()
-                for first in range(0, 32_000, BLOCK):
-                    detector.update(losses[first : first + BLOCK])
+                for first in range(0, 32_000, CLOCK):
+                    detector.update(losses[first : first + CLOCK])
                     rises += detector.rose
         print(f"| {delta} | {rises} | {len(rates) * events / max(1, rises):,.0f} |", flush=True)
 
@@ -140,11 +139,11 @@ def delays(level: int, width: int, before: int, runs: int, seed: int) -> None:
         for run in range(runs):
             rng = np.random.default_rng([seed, number, run])
             plane = Plane("features", [f"f{k}" for k in range(width)], (level // 10, level))
-            for _ in watch(plane, blocks(STREAMS["normal"], rng, width, before)):
+            for _ in watch(plane, spans(STREAMS["normal"], rng, width, before)):
                 pass
-            after = rng.normal(size=(width, 10_000 // BLOCK * BLOCK))
+            after = rng.normal(size=(width, 10_000 // SPAN * SPAN))
             after[0] = change(after[0])
-            stretch = (after[:, k : k + BLOCK] for k in range(0, after.shape[1], BLOCK))
+            stretch = (after[:, k : k + SPAN] for k in range(0, after.shape[1], SPAN))
             drift = next((s for s in watch(plane, stretch, before) if s.kind is SignalKind.DRIFT), None)
             if drift is not None:
                 found.append(drift.events - before)
@@ -158,11 +157,11 @@ def cost(width: int, seed: int) -> None:
     """Print the microseconds that an event costs at different ages, best of five stretches."""
     rng = np.random.default_rng(seed)
     plane = Plane("features", [f"f{k}" for k in range(width)], (10**8, 10**9))
-    stretches = list(blocks(STREAMS["normal"], rng, width, 32_000))
+    stretches = list(spans(STREAMS["normal"], rng, width, 32_000))
     for number, age in enumerate((32_000, 64_000, 96_000, 128_000, 160_000)):
         start = time.process_time()
-        for block in stretches:
-            plane.update(block, age, lambda _: ())
+        for span in stretches:
+            plane.update(span, age, lambda _: ())
         taken = (time.process_time() - start) / 32_000 * 1e6
         print(f"{width} columns, events {number * 32_000:,} to {age:,}: {taken:.2f} us an event", flush=True)
 

@@ -264,7 +264,7 @@ def watch_answers(watched, answers, start=0):
     said = []
     for first in range(0, len(answers), BLOCK):
         block = [({}, True, 1.0, a, int(a[1] > 0.5)) for a in answers[first : first + BLOCK]]
-        said += watched.update(block, start + first + BLOCK, lambda _: [])
+        said += watched.update(block, start + first + BLOCK, lambda count: [({}, True, 1.0)] * count)
     return said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from fluvial.types import Answer, Feature, Label
@@ -40,7 +40,7 @@ class Memory:
 
     def newest(self, count: int) -> list[Learned]:
         """The last `count` events, oldest first."""
-        return [row[:3] for row in list(self._rows)[-count:]] if count > 0 else []
+        return [row[:3] for row in islice(reversed(self._rows), max(0, count))][::-1]
 
     def state(self) -> dict[str, Any]:
         """As columns, numbers as doubles in bytes: a third of the bytes and of the time of rows."""

@@ -34,16 +34,18 @@ from fluvial.drift.column import (
 from fluvial.types import Moved, Signal, SignalKind
 
 Columns = Sequence[Sequence[Raw]] | Floats
-"""A block of events, column by column; as an array when all are numbers, NaN for absent ones."""
+"""A span of events, column by column; as an array when all are numbers, NaN for absent ones."""
 Recent = Callable[[int], Columns]
-"""The newest so many events that are remembered, column by column; the last block is among them."""
+"""The newest so many events that are remembered, column by column; the last span is among them."""
 
 SAMPLE = 512
 """Events that freeze a column's bins; as many again are counted before it is watched."""
 OVERSHOOT = 4.0
 """How far the sum jumps past its level, in the mean: `benchmarks/planes.py` measures it."""
-FADING = 1.0 - 1.0 / 32.0
-"""Of the recent counts, per block: about a thousand events."""
+SPAN, STEP = 128, 32
+"""Events that are worked at a time, which costs little more than one step; and those of one step of evidence."""
+FADING = 1.0 - SPAN / 1_024.0
+"""Of the recent counts, per span: about a thousand events."""
 STALE = 32
 """The counts that bets are made against are at most a 32nd older than the newest."""
 GRAIN = float(2**20)
@@ -56,7 +58,7 @@ NAME = "bets"
 
 
 class Plane:
-    """Watches columns block by block."""
+    """Watches columns span by span."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Plane:
         self._fading = np.zeros((len(names), BINS + 1))
         self._known = self._counts
         """The counts that the bets are made against."""
-        self._blocks, self._refresh_at = 0, 0
+        self._spans, self._refresh_at = 0, 0
         self.warned_at = 0
         """Events at the standing warning; 0 for none."""
         self._warned = (0, 0)
@@ -95,68 +97,83 @@ class Plane:
     def _empty(self) -> Floats:
         return np.zeros((len(self.names), self._width))
 
-    # ---- a block -----------------------------------------------------------------------------
+    # ---- a span ------------------------------------------------------------------------------
 
-    def update(self, block: Columns, events: int, recent: Recent) -> tuple[Signal, ...]:
-        """Watch a block whose last event is number `events`."""
-        size = len(block[0])
-        self._blocks += 1
-        if self._blocks >= self._refresh_at:
+    def update(self, span: Columns, events: int, recent: Recent) -> tuple[Signal, ...]:
+        """Watch a span whose last event is number `events`."""
+        size = len(span[0])
+        self._spans += 1
+        if self._spans >= self._refresh_at:
             self._refresh()
-        counts = self._count(block, size)
-        moved = np.einsum("jab,jb->ja", self._table, counts)
-        np.copyto(self._since, events - size, where=self._lead <= 0.0)
-        np.maximum(self._lead, 0.0, out=self._lead)
-        self._lead += moved
-        self._stakes += size * self._stake
-        self._stakes *= np.exp(moved)
+        steps = self._count(span)
+        peak = self._bet(steps, size, events)
+        counts = steps.sum(axis=2)
         self._counts = self._counts + counts
         self._fading = FADING * self._fading + counts
         if self._samples or self._counting:
-            self._grow(block, size)
-        evidence = float(self._stakes.sum())
-        if evidence >= self._alarm:
+            self._grow(span, size)
+        if peak >= self._alarm:
             return (self._drift(events, recent),)
-        if evidence >= self._warn and not self.warned_at:
+        if peak >= self._warn and not self.warned_at:
             return (self._warning(events, recent),)
-        if self.warned_at and events - self.warned_at >= CALM and evidence < self._warn / 10.0:
+        if self.warned_at and events - self.warned_at >= CALM and self._evidence() < self._warn / 10.0:
             return (self._recover(events, recent),)
         return ()
 
-    def _count(self, block: Columns, size: int) -> Floats:
-        """How many of the block lie in each bin."""
-        values = self._matrix(block)
+    def _evidence(self) -> float:
+        return float(self._stakes.sum())
+
+    def _bet(self, steps: Floats, size: int, events: int) -> float:
+        """Move all evidence, step by step; returns the most that there was after any of them."""
+        moved = self._table @ steps
+        grown, peak, step = np.exp(moved), 0.0, size // steps.shape[2]
+        stake = step * self._stake
+        for s in range(steps.shape[2]):
+            np.copyto(self._since, events - size + s * step, where=self._lead <= 0.0)
+            np.maximum(self._lead, 0.0, out=self._lead)
+            self._lead += moved[:, :, s]
+            self._stakes += stake
+            self._stakes *= grown[:, :, s]
+            peak = max(peak, self._evidence())
+        return peak
+
+    def _count(self, span: Columns) -> Floats:
+        """How many of each step lie in each bin: columns, bins, steps."""
+        values = self._matrix(span)
+        width, size = values.shape
+        values = values.reshape(width, size // STEP, STEP) if size % STEP == 0 else values[:, None, :]
         # Column by column how many are there, and over each edge; the differences are the bins'.
-        over = np.empty((len(values), EDGES + 3))
-        over[:, 0], over[:, -1] = size, 0.0
-        np.add.reduce(values == values, axis=1, dtype=np.uint8, out=over[:, 1])  # noqa: PLR0124 - NaN is not
-        np.add.reduce(values[:, None, :] > self._edges, axis=2, dtype=np.uint8, out=over[:, 2:-1])
+        over = np.empty((width, EDGES + 3, values.shape[1]))
+        over[:, 0], over[:, -1] = values.shape[2], 0.0
+        np.add.reduce(values == values, axis=2, dtype=np.uint8, out=over[:, 1])  # noqa: PLR0124 - NaN is not
+        beyond = values[:, None] > self._edges
+        np.add.reduce(beyond, axis=3, dtype=np.uint8, out=over[:, 2:-1])
         counts = over[:, :-1] - over[:, 1:]
         return np.concatenate((counts[:, 1:], counts[:, :1]), axis=1)
 
-    def _matrix(self, block: Columns) -> Floats:
-        """The block as numbers between the edges; NaN for what is absent."""
-        if isinstance(block, np.ndarray):
+    def _matrix(self, span: Columns) -> Floats:
+        """The span as numbers between the edges; NaN for what is absent."""
+        if isinstance(span, np.ndarray):
             if not self._codes:
-                return block
-            block = block.tolist()
+                return span
+            span = span.tolist()
         if self._codes:
-            block = [codes(raw) if (codes := self._codes.get(j)) else raw for j, raw in enumerate(block)]
+            span = [codes(raw) if (codes := self._codes.get(j)) else raw for j, raw in enumerate(span)]
         try:
-            return np.array(block, dtype=np.float64)
+            return np.array(span, dtype=np.float64)
         except (TypeError, ValueError):  # a text among numbers, or in a column without bins yet
-            return np.array([[number(value) for value in raw] for raw in block])
+            return np.array([[number(value) for value in raw] for raw in span])
 
     # ---- references --------------------------------------------------------------------------
 
-    def _grow(self, block: Columns, size: int) -> None:
+    def _grow(self, span: Columns, size: int) -> None:
         """Freeze the bins of columns that have a sample; watch those that are counted well enough."""
         for j, sample in list(self._samples.items()):
-            sample.extend(block[j].tolist() if isinstance(block, np.ndarray) else block[j])
+            sample.extend(span[j].tolist() if isinstance(span, np.ndarray) else span[j])
             if len(sample) >= SAMPLE:
                 self._columns[j] = shape(sample)
                 self._counts[j] = self._fading[j] = 0.0
-                self._counting[j] = -size  # of the present block, which is in the sample
+                self._counting[j] = -size  # of the present span, which is in the sample
                 del self._samples[j]
                 self._arrange()
         for j in list(self._counting):
@@ -188,13 +205,13 @@ class Plane:
         self._tilt, self._mixed, self._scope = np.ones(shape_), np.zeros(shape_), np.ones(shape_)
         self._kept = np.ones((len(bets), width, 1))
         self._prior = np.zeros((len(bets), BINS + 1))
-        self._edges = np.full((len(bets), EDGES, 1), np.inf)
+        self._edges = np.full((len(bets), EDGES, 1, 1), np.inf)
         for j, column in enumerate(self._columns):
             if column is not None:
                 own, n = tables(column, bets[j]), len(bets[j])
                 self._tilt[j, :n], self._mixed[j, :n], self._scope[j, :n] = own.tilt, own.mixed, own.scope
                 self._kept[j, :n], self._prior[j] = own.kept, own.prior
-                self._edges[j, : len(column.edges), 0] = column.edges
+                self._edges[j, : len(column.edges), 0, 0] = column.edges
         self._codes = {j: c.coder() for j, c in enumerate(self._columns) if c is not None and c.category}
         self._width = width
         self._stakes, self._lead, self._since = (
@@ -211,7 +228,7 @@ class Plane:
     def _refresh(self) -> None:
         """Bet against the present counts from now on."""
         self._known = self._counts
-        self._refresh_at = self._blocks + max(1, self._youngest() // (32 * STALE))
+        self._refresh_at = self._spans + max(1, self._youngest() // (SPAN * STALE))
         self._tabulate()
 
     def _youngest(self) -> int:
@@ -337,7 +354,7 @@ class Plane:
             "columns": msgspec.to_builtins(self._columns),
             "samples": {j: list(sample) for j, sample in self._samples.items()},
             "counting": dict(self._counting),
-            "blocks": (self._blocks, self._refresh_at),
+            "spans": (self._spans, self._refresh_at),
             "warned": (self.warned_at, *self._warned),
             **arrays,
         }
@@ -350,7 +367,7 @@ class Plane:
         for name in _ARRAYS:
             like = getattr(self, f"_{name}")
             setattr(self, f"_{name}", np.frombuffer(state[name], dtype=np.float64).reshape(like.shape).copy())
-        self._blocks, self._refresh_at = state["blocks"]
+        self._spans, self._refresh_at = state["spans"]
         self.warned_at, *where = state["warned"]
         self._warned = (where[0], where[1])
         self._tabulate()

@@ -1,6 +1,6 @@
 """The planes beside the error: the features, and what was answered. Said and counted; nothing reacts to them.
 
-They are worked in the learner's blocks. What a plane knows of the features outlives every model; what it
+They are worked in spans of several of the learner's blocks. What a plane knows of the features outlives every model; what it
 knows of the predictions belongs to the model that made them.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fluvial.config import DataPlane, DriftSettings
-from fluvial.drift.plane import SAMPLE, Columns, Plane
+from fluvial.drift.plane import SAMPLE, SPAN, Columns, Plane
 from fluvial.types import Answer, Feature, Label, Signal, Task
 
 Row = tuple[dict[str, Feature], Label, float, Answer, int]
@@ -54,6 +54,8 @@ class Planes:
         names = names or state.get("names", ())
         if self._features_on and names:
             self._watch(names, state.get("features"))
+        self._waiting: int = state.get("waiting", 0)
+        """Events of the present span."""
         self._fresh_at: int = state.get("fresh_at", 0)
         self._answers = Answers(task, classes) if "predictions" in on else None
         self.predictions: Plane | None = None
@@ -72,22 +74,29 @@ class Planes:
         self.features = self._plane("features", self._names, state)
 
     def update(self, rows: Sequence[Row], events: int, newest: Newest) -> tuple[Signal, ...]:
-        """Watch a block of rows, whose last one is labelled event number `events`."""
-        signals: tuple[Signal, ...] = ()
-        if not rows:
-            return signals
+        """Take a block of rows, whose last one is labelled event number `events`; watch them at a span's end."""
+        if self._answers is not None and rows:
+            self._answers.take(rows)
+        self._waiting += len(rows)
+        if self._waiting < SPAN:
+            return ()
+        span, self._waiting = self._waiting, 0
+        return self._watch_features(span, events, newest) + self._watch_answers(span, events)
+
+    def _watch_features(self, span: int, events: int, newest: Newest) -> tuple[Signal, ...]:
+        def recent(count: int) -> Columns:
+            return self._columns([x for x, *_ in newest(count)])
+
         if self.features is not None:
-            block = self._columns([row[0] for row in rows])
-            signals = self.features.update(
-                block, events, lambda count: self._columns([x for x, *_ in newest(count)])
-            )
-        elif self._features_on and events >= SAMPLE:
+            return self.features.update(recent(span), events, recent)
+        if self._features_on and events >= SAMPLE:
             self._watch(list(dict.fromkeys(chain.from_iterable(x for x, *_ in newest(SAMPLE)))))
-        if self.predictions is not None and self._answers is not None:
-            served = self._answers.take(rows)
-            if events >= self._fresh_at + SETTLING:
-                signals += self.predictions.update(served, events, self._answers.recent)
-        return signals
+        return ()
+
+    def _watch_answers(self, span: int, events: int) -> tuple[Signal, ...]:
+        if self.predictions is None or self._answers is None or events < self._fresh_at + SETTLING + span:
+            return ()
+        return self.predictions.update(self._answers.recent(span), events, self._answers.recent)
 
     def restart(self, events: int) -> None:
         """Another model answers after labelled event number `events`."""
@@ -121,6 +130,7 @@ class Planes:
             "features": None if self.features is None else self.features.state(),
             "predictions": None if self.predictions is None else self.predictions.state(),
             "fresh_at": self._fresh_at,
+            "waiting": self._waiting,
             "answers": () if self._answers is None else self._answers.state(),
         }
 
@@ -140,14 +150,13 @@ class Answers:
         )
         self._blocks: list[list[list[float]]] = []
 
-    def take(self, rows: Sequence[Row]) -> Columns:
-        """The block's answers, remembered."""
+    def take(self, rows: Sequence[Row]) -> None:
+        """Remember a block's answers."""
         if self._regression:
             block: list[list[float]] = [[row[3][0] for row in rows]]
         else:
             block = [[row[4] for row in rows], *([row[3][k] for row in rows] for k in self._shown)]
         self._blocks = [*self._blocks[1 - REMEMBERED :], block]
-        return self._named(block)
 
     def _named(self, block: list[list[float]]) -> Columns:
         if self._regression:
@@ -157,8 +166,12 @@ class Answers:
 
     def recent(self, events: int) -> Columns:
         """The newest so many answers, if they are still here."""
-        columns = [list(chain.from_iterable(parts))[-events:] for parts in zip(*self._blocks, strict=True)]
-        return self._named(columns)
+        first, found = len(self._blocks), 0
+        while first and found < events:
+            first -= 1
+            found += len(self._blocks[first][0])
+        parts = zip(*self._blocks[first:], strict=True)
+        return self._named([list(chain.from_iterable(part))[-events:] for part in parts])
 
     def state(self) -> list[list[bytes]]:
         """As primitives, numbers as doubles in bytes."""
