@@ -213,7 +213,7 @@ def test_bins_are_frozen_where_the_sample_says():
     column = shape([float(k) for k in range(1_000)])
     assert column.edges[0] < 0.0 < column.edges[1]
     assert column.edges[-1] == 999.0
-    made = tables(column, column.bets())
+    made = tables(column)
     assert made.tilt.shape == made.mixed.shape == (len(column.bets()), BINS + 1)
     assert OVERSHOOT > 1.0
 

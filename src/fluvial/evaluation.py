@@ -248,9 +248,12 @@ class Prequential:
         self, rows: Sequence[Row], total: ClassTally | NumberTally, fading: ClassTally | NumberTally
     ) -> None:
         """Count rows in both tallies."""
-        n = len(rows)
         columns = self._columns(rows)
-        total.add(columns, np.ones(n))
+        total.add(columns, np.ones(len(rows)))
+        self._fold_fading(columns, fading)
+
+    def _fold_fading(self, columns: Rows, fading: ClassTally | NumberTally) -> None:
+        n = len(columns.y)
         fading.scale(self._fade**n)
         fading.add(columns, self._fade ** np.arange(n - 1, -1, -1.0))
 
@@ -274,6 +277,13 @@ class Prequential:
         if rows:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
+
+    def fading_metrics(self, newer: Iterable[tuple[Label, Answer]] = ()) -> dict[str, float]:
+        """Of `metrics` the fading ones alone, which take a tenth of the time."""
+        fading, pending = self.fading.copy(), [*self._pending, *newer]
+        if pending:
+            self._fold_fading(self._columns(self._with_last(pending)), fading)
+        return fading.metrics()
 
     def copy(self) -> Prequential:
         """Another one that saw the same; takes microseconds, where deriving metrics takes milliseconds."""

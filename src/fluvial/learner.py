@@ -458,6 +458,10 @@ class Learner(Reactions):
             give_way()
         return seen.metrics((y, answer) for _, y, _, answer, _ in rows)
 
+    def fading_metrics(self) -> dict[str, float]:
+        """Of them the fading ones; the loop's own thread alone may ask."""
+        return self.evaluation.fading_metrics((y, answer) for _, y, _, answer, _ in self._rows)
+
     @property
     def crew(self) -> Crew:
         """What makes its members."""

@@ -6,7 +6,8 @@ The other half of the learner: `learner.py` has the step. Pure as it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -65,6 +66,26 @@ class Note:
         )
 
 
+class Derived(Mapping[str, float]):
+    """Metrics that are derived when somebody looks: most policies do not, and are asked often."""
+
+    def __init__(self, derive: Callable[[], Mapping[str, float]]) -> None:
+        self._derive = derive
+
+    @cached_property
+    def _metrics(self) -> Mapping[str, float]:
+        return self._derive()
+
+    def __getitem__(self, name: str) -> float:
+        return self._metrics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+
 def faded(rows: Sequence[Learned], half_life: float) -> list[Learned]:
     """Rows whose weight halves with every `half_life` events of age; the newest keeps its own."""
     last = len(rows) - 1
@@ -102,8 +123,8 @@ class Reactions:
     """Retired models that can be recalled, by the version that each served as, the oldest first."""
     _trial: Trial | None
 
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """The learner's prequential metrics."""
+    def fading_metrics(self) -> dict[str, float]:
+        """The learner's fading prequential metrics, to the newest event."""
         raise NotImplementedError
 
     @property
@@ -158,7 +179,7 @@ class Reactions:
             retired=tuple(number for number, _ in self._stock),
             rival=self._trial.standing(self.events) if self._trial is not None else None,
             loss=self.monitor.level,
-            metrics=self.metrics()["fading"] if signals else {},
+            metrics=Derived(self.fading_metrics),
         )
 
     def _renew(self, event: Event, decision: Decision, note: Note) -> None:
@@ -217,7 +238,7 @@ class Reactions:
         because = {"because": decision.because} if decision is not None else {}
         signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
         self._trial = None  # of a model that was to take the place of one that is gone
-        metrics = self.metrics()["fading"]
+        metrics = self.fading_metrics()
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
         if cause not in SAME_ANSWERS:
@@ -245,7 +266,7 @@ class Reactions:
             weights={m.lane: w for m, w in champions},
             ages={m.lane: self.events - m.born for m, _ in champions},
             ledger=ledger.state() if event is None else ledger.before(event.partition, event.offset),
-            metrics=self.metrics()["fading"],
+            metrics=self.fading_metrics(),
         )
 
     # ---- recall ------------------------------------------------------------------------------

@@ -397,7 +397,7 @@ class Standing(msgspec.Struct, frozen=True):
     loss: float = 0.0
     """Mean loss (0 to 1) over the window in which it did not change, as the warning's detector sees it."""
     metrics: Mapping[str, float] = {}
-    """The fading prequential metrics; only where something fired, since deriving them takes a while."""
+    """The fading prequential metrics; derived when they are looked at, which takes a millisecond."""
 
 
 class Action(StrEnum):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import msgspec
@@ -41,6 +42,8 @@ OUTSIDE = 0.05
 """Bet that so much of all events lies beyond what the sample saw, or is absent."""
 LEAST_INFORMATION = 0.002
 """Nats an event that a bet must lose when nothing changes: one that loses less waits for ever."""
+REMEMBERED = 512
+"""Columns whose tables are kept: a reference that begins anew lays out all of them again."""
 _NORMAL = NormalDist()
 
 
@@ -176,8 +179,10 @@ class Tables(msgspec.Struct, frozen=True):
     """(bins,): counts before anything was counted; 0 for bins that this column has not."""
 
 
-def tables(column: Column, bets: Sequence[Bet]) -> Tables:
-    """What the bets on a column come to."""
+@lru_cache(maxsize=REMEMBERED)
+def tables(column: Column) -> Tables:
+    """What the bets on a column come to. Nobody may write into them: they are handed out again."""
+    bets = column.bets()
     scores, squares = (_padded(values) for values in (column.scores, column.squares))
     tilt, mixed = np.ones((len(bets), BINS + 1)), np.zeros((len(bets), BINS + 1))
     scope, kept = np.ones((len(bets), BINS + 1)), np.ones((len(bets), 1))

@@ -43,7 +43,7 @@ SAMPLE = 512
 OVERSHOOT = 4.0
 """How far the sum jumps past its level, in the mean: `benchmarks/planes.py` measures it."""
 SPAN, STEP = 128, 32
-"""Events that are worked at a time, which costs little more than one step; and those of one step of evidence."""
+"""Events worked at a time, and those of one step of evidence: all steps cost little more than one."""
 FADING = 1.0 - SPAN / 1_024.0
 """Of the recent counts, per span: about a thousand events."""
 STALE = 32
@@ -168,6 +168,7 @@ class Plane:
 
     def _grow(self, span: Columns, size: int) -> None:
         """Freeze the bins of columns that have a sample; watch those that are counted well enough."""
+        frozen = False
         for j, sample in list(self._samples.items()):
             sample.extend(span[j].tolist() if isinstance(span, np.ndarray) else span[j])
             if len(sample) >= SAMPLE:
@@ -175,7 +176,9 @@ class Plane:
                 self._counts[j] = self._fading[j] = 0.0
                 self._counting[j] = -size  # of the present span, which is in the sample
                 del self._samples[j]
-                self._arrange()
+                frozen = True
+        if frozen:
+            self._arrange()
         for j in list(self._counting):
             self._counting[j] += size
             if self._counting[j] >= SAMPLE:
@@ -208,7 +211,7 @@ class Plane:
         self._edges = np.full((len(bets), EDGES, 1, 1), np.inf)
         for j, column in enumerate(self._columns):
             if column is not None:
-                own, n = tables(column, bets[j]), len(bets[j])
+                own, n = tables(column), len(bets[j])
                 self._tilt[j, :n], self._mixed[j, :n], self._scope[j, :n] = own.tilt, own.mixed, own.scope
                 self._kept[j, :n], self._prior[j] = own.kept, own.prior
                 self._edges[j, : len(column.edges), 0, 0] = column.edges

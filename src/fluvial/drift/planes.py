@@ -1,7 +1,7 @@
 """The planes beside the error: the features, and what was answered. Said and counted; nothing reacts to them.
 
-They are worked in spans of several of the learner's blocks. What a plane knows of the features outlives every model; what it
-knows of the predictions belongs to the model that made them.
+They are worked in spans of several of the learner's blocks. What a plane knows of the features outlives
+every model; what it knows of the predictions belongs to the model that made them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Planes:
         self.features = self._plane("features", self._names, state)
 
     def update(self, rows: Sequence[Row], events: int, newest: Newest) -> tuple[Signal, ...]:
-        """Take a block of rows, whose last one is labelled event number `events`; watch them at a span's end."""
+        """Take a block of rows, the last one labelled event number `events`; at a span's end watch it."""
         if self._answers is not None and rows:
             self._answers.take(rows)
         self._waiting += len(rows)
