@@ -12,6 +12,7 @@ from fluvial.late import Lateness
 from fluvial.memory import Learned
 from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
 from fluvial.models import takes_weight
+from fluvial.models.encoding import StandardiseRecent
 from fluvial.models.leaves import forget_leaves
 from fluvial.ports import Policy
 from fluvial.types import Answer, Retired, Task
@@ -65,6 +66,19 @@ class Crew:
     def blank(self, lane: str, born: int, *, champion: bool = False) -> Member:
         """Make a member that learned nothing."""
         return self.member(lane, champion, born, self._spec.load(self.blanks[lane]))
+
+    def challenger(self, champion: Member, born: int) -> Member:
+        """Make a blank member of a champion's lane.
+
+        A scaler of the recent events alone is taken over: the new one would soon be the same but for the
+        last bits, and what is equal to the bit is computed once (`fused/ladder.py`).
+        """
+        model = self._spec.load(self.blanks[champion.lane])
+        for name, step in getattr(champion.model, "steps", {}).items():
+            if isinstance(step, StandardiseRecent):
+                model.steps[name] = self._spec.load(self._spec.dump(step))
+                model._plan = None  # noqa: SLF001 - River caches the route through the steps
+        return self.member(champion.lane, False, born, model)
 
     def fresh(self, old: Member, born: int) -> Member:
         """Make a blank member in the place of `old`, with what the settings keep of it."""

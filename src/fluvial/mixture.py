@@ -180,14 +180,18 @@ class Mixture:
         self._floor = min(0.01, 1.0 / (2 * size))
         self._lanes = sum(member.champion for member in members)
         self._fast: tuple[Combine, Reweigh] | None = None
-        self._fast_for = 0
+        self._fast_for = -1
         """How many members the generated code is for; it may be none for so many."""
+        self._variants: dict[tuple[int, frozenset[int]], tuple[Combine, Reweigh] | None] = {}
+        self._resting: frozenset[int] = frozenset()
+        """Who rests, as the generated code has it."""
         self._home = ALPHA * CHAMPIONS * HOME if self._lanes > 1 else 0.0
         self._each = (ALPHA * CHAMPIONS - self._home) / max(1, self._lanes)
         self._panel = Panel()
         self._clock, resting = rest
         for k in resting:
             members[k].rests = True
+        self._resting = frozenset(resting)
 
     def ask(self, x: dict[str, Feature]) -> Sequence[Answer | None]:
         """Each member's answer; what members have in common is computed once."""
@@ -205,9 +209,23 @@ class Mixture:
             return
         self._clock += 1
         turn = self._clock % REST
-        if turn < 2:
-            for member, weighs in zip(self.members, self.weights, strict=True):
-                member.rests = turn == 1 and weighs < LIGHT and member.champion and member.fused is None
+        if turn == 1:
+            self._lie_down()
+        elif turn == 0 and self._resting:
+            self._get_up()
+
+    def _lie_down(self) -> None:
+        """Let those champions rest that are worth next to nothing and have no fused way."""
+        heavy = [k for k in range(self._lanes) if self.members[k].fused is None]
+        resting = frozenset([k for k in heavy if self.weights[k] < LIGHT])
+        for k in resting:
+            self.members[k].rests = True
+        self._resting, self._fast_for = resting, -1
+
+    def _get_up(self) -> None:
+        for k in self._resting:
+            self.members[k].rests = False
+        self._resting, self._fast_for = frozenset(), -1
 
     @property
     def rest(self) -> Rest:
@@ -237,10 +255,14 @@ class Mixture:
         return tuple([value / total for value in sums]) if total > 0.0 else None
 
     def _go_fast(self, members: int) -> tuple[Combine, Reweigh] | None:
-        """Take the generated code for so many members; None where there is none."""
-        shares = Shares(ALPHA * (1.0 - CHAMPIONS) / members, self._each, self._home)
-        self._fast = pair_mix(members, self._lanes, ETA, 1.0 - ALPHA, shares, self._floor)
-        self._fast_for = members
+        """Take the generated code for so many members and those who rest; None where there is none."""
+        key = (members, self._resting)
+        if key not in self._variants:
+            shares = Shares(ALPHA * (1.0 - CHAMPIONS) / members, self._each, self._home)
+            self._variants[key] = pair_mix(
+                members, self._lanes, self._resting, ETA, 1.0 - ALPHA, shares, self._floor
+            )
+        self._fast, self._fast_for = self._variants[key], members
         return self._fast
 
     def _combine_pairs(self, answers: Sequence[Answer | None]) -> Answer | None:
@@ -262,7 +284,7 @@ class Mixture:
             return
         if self._fast is not None and eta == ETA and len(answers) == self._fast_for:
             try:
-                self.weights = self._fast[1](self.weights, y, answers)
+                self.weights = self._fast[1](self.weights, y, answers, served)
             except (TypeError, ValueError):
                 pass  # as above
             else:

@@ -213,7 +213,8 @@ class Reactions:
     def _restart(self, event: Event, decision: Decision, note: Note) -> None:
         """Start a challenger afresh, in the lane that leads now."""
         lane = self._leading_lane()
-        self.mixture.members[decision.member] = self._crew.blank(lane, self._before_this_event)
+        champion = self.mixture.members[self._champion_of(lane)]
+        self.mixture.members[decision.member] = self._crew.challenger(champion, self._before_this_event)
         self.mixture.demote(decision.member)
         if decision.signal is not None:
             self._make_version("restart", event, decision, note, {"member": decision.member, "lane": lane})
@@ -227,7 +228,7 @@ class Reactions:
         members[k].champion = True
         members[champion] = members[k]
         weights[champion] = weights[k]
-        members[k] = self._crew.blank(lane, self._before_this_event)
+        members[k] = self._crew.challenger(members[champion], self._before_this_event)
         self.mixture.demote(k)
         age = self.events - members[champion].born
         self._make_version("promotion", event, decision, note, {"lane": lane, "age": age})

@@ -46,6 +46,10 @@ SPAN, STEP = 128, 32
 """Events worked at a time, and those of one step of evidence: all steps cost little more than one."""
 FADING = 1.0 - SPAN / 1_024.0
 """Of the recent counts, per span: about a thousand events."""
+MOST = 300.0
+"""What a step can add to the logarithm of a bet's evidence: more is as good as sure, and would overflow."""
+LIMIT = math.exp(MOST)
+"""Of a bet's evidence."""
 STALE = 32
 """The counts that bets are made against are at most a 32nd older than the newest."""
 GRAIN = float(2**20)
@@ -126,7 +130,8 @@ class Plane:
     def _bet(self, steps: Floats, size: int, events: int) -> float:
         """Move all evidence, step by step; returns the most that there was after any of them."""
         moved = self._table @ steps
-        grown, peak, step = np.exp(moved), 0.0, size // steps.shape[2]
+        grown = np.exp(np.minimum(moved, MOST))
+        peak, step = 0.0, size // steps.shape[2]
         stake = step * self._stake
         for s in range(steps.shape[2]):
             np.copyto(self._since, events - size + s * step, where=self._lead <= 0.0)
@@ -134,6 +139,7 @@ class Plane:
             self._lead += moved[:, :, s]
             self._stakes += stake
             self._stakes *= grown[:, :, s]
+            np.minimum(self._stakes, LIMIT, out=self._stakes)
             peak = max(peak, self._evidence())
         return peak
 
