@@ -23,7 +23,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -40,7 +40,7 @@ from fluvial.models.presets import PRESETS
 from fluvial.models.unpickle import dumps, loads
 from fluvial.policies import make_policy
 from fluvial.schema import FeatureSpec, LabelSpec, Schema
-from fluvial.streams import DRIFTING, EVENTS, STEADY, STREAMS, named
+from fluvial.streams import DRIFTING, EVENTS, REGRESSION, STEADY, STREAMS, named
 from fluvial.types import Event, Feature, Label, Task
 
 ROOT = Path(__file__).parent.parent
@@ -66,11 +66,35 @@ POLICIES = ("observe", "oracle", *REACTIONS)
 SMOOTH, SETTLED, NEAR = 250, 1_500, 0.01
 """Recovered: the loss of so many events, over all of a row's drifts, is within so much of its settled level,
 which is the mean of the last so many events of the window."""
+NEAR_SHARE = 0.05
+"""The same in regression, as a share of the settled level."""
 WINDOW = 5_000
 """Events after a drift in which points are regained or not."""
 LEAST_GAP = 50
 """Errors a drift that the oracle must save for a row to count."""
-REAL = {"elec2": "down", "weather": "rain"}
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real stream: which file, which column is the label, and what must not be among the features."""
+
+    file: str
+    label: str
+    task: Task = Task.BINARY
+    out: tuple[str, ...] = ()
+
+
+REAL = {
+    "elec2": Real("elec2", "down"),
+    "weather": Real("weather", "rain"),
+    # `down` says whether the price is above its mean of the last day.
+    "elec2-price": Real("elec2", "nswprice", Task.REGRESSION, ("down",)),
+}
+
+
+def regression(stream: str) -> bool:
+    """Whether a stream's label is a number."""
+    return (REAL[stream].task if stream in REAL else named(stream).task) is Task.REGRESSION
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,7 @@ class Row:
 def events_of(job: Job, data: Path) -> tuple[Schema, list[Event], tuple[int, ...], str]:
     """Schema, events, true drifts and kind of a job's stream."""
     if job.stream in REAL:
-        schema, pairs = _real(data / f"{job.stream}.csv.gz", REAL[job.stream])
+        schema, pairs = _real(data, REAL[job.stream])
         return schema, _events(pairs), (), "real"
     stream = named(job.stream)
     index = {c: i for i, c in enumerate(stream.classes)}
@@ -134,15 +158,17 @@ def _events(pairs: Iterable[tuple[dict[str, Feature], Label]]) -> list[Event]:
     return [Event(partition=0, offset=i, time=float(i), key=None, x=x, y=y) for i, (x, y) in enumerate(pairs)]
 
 
-def _real(path: Path, label: str) -> tuple[Schema, list[tuple[dict[str, Feature], Label]]]:
-    with gzip.open(path, "rt", newline="") as lines:
+def _real(data: Path, real: Real) -> tuple[Schema, list[tuple[dict[str, Feature], Label]]]:
+    with gzip.open(data / f"{real.file}.csv.gz", "rt", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    names = [name for name in rows[0] if name not in {"time", label}]
+    names = [name for name in rows[0] if name not in {"time", real.label, *real.out}]
+    number = real.task is Task.REGRESSION
     schema = Schema(
         features=tuple(FeatureSpec(name, "number", ("features", name)) for name in names),
-        label=LabelSpec(task=Task.BINARY, classes=(False, True)),
+        label=LabelSpec(task=real.task, classes=() if number else (False, True)),
     )
-    return schema, [({name: float(row[name]) for name in names}, row[label] == "1") for row in rows]
+    label: Callable[[str], Label] = float if number else "1".__eq__
+    return schema, [({name: float(row[name]) for name in names}, label(row[real.label])) for row in rows]
 
 
 # --- one row ---------------------------------------------------------------------------------------
@@ -157,24 +183,24 @@ def run_policy(
     chosen = make_policy(SETTINGS.get(policy, PolicySettings(name="observe")))
     spec = Spec(task=schema.label.task, size=schema.label.size, policy=chosen, dump=dumps, load=loads)
     cuts = [0, *(drifts if policy == "oracle" else ()), len(events)]
-    regression = schema.label.task is Task.REGRESSION
+    number = schema.label.task is Task.REGRESSION
     losses: list[float] = []
     for start, end in pairwise(cuts):
         learner = Learner.genesis(spec, blanks, {0: start})
         stretch = events[start:end]
         for event, outcome in zip(stretch, learner.steps(stretch), strict=True):
             y = float(event.y)  # type: ignore[arg-type]  # every event here has a label
-            losses.append(abs(outcome.answer[0] - y) if regression else float(outcome.choice != y))
+            losses.append(abs(outcome.answer[0] - y) if number else float(outcome.choice != y))
     reactions = sum(n for what, n in learner.counts.items() if what.startswith("reaction:"))
     return losses, reactions
 
 
-def recovery(losses: Sequence[float], drifts: Sequence[int]) -> int:
+def recovery(losses: Sequence[float], drifts: Sequence[int], *, number: bool = False) -> int:
     """Events after a drift until the loss is near the level where it settles, over all drifts together."""
     sums = [0.0, *accumulate(map(sum, zip(*(losses[at : at + WINDOW] for at in drifts), strict=False)))]
     length = len(sums) - 1
     settled = (sums[length] - sums[length - SETTLED]) / SETTLED
-    near = settled + NEAR * len(drifts)
+    near = settled * (1.0 + NEAR_SHARE) if number else settled + NEAR * len(drifts)
     ends = (end for end in range(SMOOTH, length + 1) if (sums[end] - sums[end - SMOOTH]) / SMOOTH <= near)
     return next(ends, WINDOW)
 
@@ -200,8 +226,8 @@ def run(job: Job, data: Path, policies: Sequence[str]) -> Row:
         row.seconds[policy] = round(time.perf_counter() - start, 3)
         row.loss[policy] = sum(losses) / len(losses)
         in_windows[policy] = sum(sum(losses[at : at + WINDOW]) for at in drifts)
-        if drifts and schema.label.task is not Task.REGRESSION:
-            row.recovery[policy] = recovery(losses, drifts)
+        if drifts:
+            row.recovery[policy] = recovery(losses, drifts, number=regression(job.stream))
     if drifts:
         row.gap = in_windows["observe"] - in_windows["oracle"]
         row.regained = {policy: in_windows["observe"] - saved for policy, saved in in_windows.items()}
@@ -234,13 +260,13 @@ def share(rows: Iterable[Row], policy: str) -> float | None:
 
 def pools(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by what is pooled: classification models that do not react by themselves, and each alone."""
-    drifting = [row for row in rows if row.drifts and row.stream != "friedman"]
+    drifting = [row for row in rows if row.drifts and not regression(row.stream)]
     pooled = {"all": [row for row in drifting if row.model not in APART]}
     for kind in ("abrupt", "gradual"):
         pooled[kind] = [row for row in pooled["all"] if row.kind == kind]
     for model in dict.fromkeys(row.model for row in drifting):
         pooled[model] = [row for row in drifting if row.model == model]
-    pooled["friedman, in its own unit"] = [row for row in rows if row.stream == "friedman"]
+    pooled["regression: Friedman, in its own unit"] = [r for r in rows if r.drifts and regression(r.stream)]
     return {name: chosen for name, chosen in pooled.items() if chosen}
 
 
@@ -267,45 +293,59 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     }
     return {
         "policies": {policy: figures(rows, policy) for policy in POLICIES},
+        "policies, regression": {policy: figures(rows, policy, number=True) for policy in POLICIES},
         "share regained": shares,
         "points lost without drift, worst row": lost,
     }
 
 
 def gains(rows: Iterable[Row], policy: str) -> list[float]:
-    """Points of accuracy over `observe`, row by row."""
-    return [100 * (row.loss["observe"] - row.loss[policy]) for row in rows if policy in row.loss]
+    """Points of accuracy over `observe`, row by row; in regression per cent of its mean absolute error."""
+    return [
+        100
+        * (row.loss["observe"] - row.loss[policy])
+        / (row.loss["observe"] if regression(row.stream) else 1)
+        for row in rows
+        if policy in row.loss
+    ]
 
 
-def figures(rows: Sequence[Row], policy: str) -> dict[str, float | None]:
-    """What a policy is worth in five numbers; classification, models that do not react by themselves."""
-    rows = [row for row in rows if row.model not in APART and row.stream != "friedman"]
+def figures(rows: Sequence[Row], policy: str, *, number: bool = False) -> dict[str, float | None]:
+    """What a policy is worth in seven numbers, over models that do not react by themselves.
+
+    Of classification, or (`number`) of regression, whose gains are per cent of the error.
+    """
+    rows = [row for row in rows if row.model not in APART and regression(row.stream) == number]
     drifting = [row for row in rows if row.drifts]
-    still = gains([row for row in rows if row.kind == "none"], policy)
-    slow = gains([row for row in rows if row.kind == "slow"], policy)
-    real = gains([row for row in rows if row.kind == "real"], policy)
     gained = gains(drifting, policy)
     recovered = [row.recovery[policy] for row in drifting if row.counts and policy in row.recovery]
     times = [row.seconds[policy] / row.seconds["observe"] for row in rows if policy in row.seconds]
     return {
         "regained share": share(drifting, policy),
         "mean gain": statistics.fmean(gained) if gained else None,
-        "worst without drift": max([0.0, *(-gain for gain in still)]) if still else None,
-        "worst where it changes slowly": max([0.0, *(-gain for gain in slow)]) if slow else None,
-        "worst on real streams": max([0.0, *(-gain for gain in real)]) if real else None,
+        "worst without drift": _worst(rows, "none", policy),
+        "worst where it changes slowly": _worst(rows, "slow", policy),
+        "worst on real streams": _worst(rows, "real", policy),
         "events to recover, median": statistics.median(recovered) if recovered else None,
         "time against observe, median": statistics.median(times) if times else None,
     }
 
 
-def shown_policies(rows: Sequence[Row]) -> Table:
+def _worst(rows: Iterable[Row], kind: str, policy: str) -> float | None:
+    """The largest loss against `observe` on rows of a kind; 0 when there is none, None without rows."""
+    found = gains([row for row in rows if row.kind == kind], policy)
+    return max([0.0, *(-gain for gain in found)]) if found else None
+
+
+def shown_policies(rows: Sequence[Row], *, number: bool = False) -> Table:
     """The one table: a line per policy."""
-    table = Table(title="what each policy is worth", title_justify="left")
+    what = "regression, per cent of the mean absolute error" if number else "points of accuracy"
+    table = Table(title=f"what each policy is worth: {what}", title_justify="left")
     for name in ("policy", "regained", "mean gain", "worst still", "slow", "real", "recovers", "time"):
         table.add_column(name, justify="left" if name == "policy" else "right")
     formats = ("{:.1%}", "{:+.2f}", "{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
     for policy in POLICIES:
-        values = figures(rows, policy).values()
+        values = figures(rows, policy, number=number).values()
         cells = ["" if v is None else form.format(v) for form, v in zip(formats, values, strict=True)]
         if any(cells):
             table.add_row(policy, *cells)
@@ -327,7 +367,7 @@ def shown_shares(rows: Sequence[Row]) -> Table:
 def shown_rows(rows: Sequence[Row]) -> Table:
     """Means over the seeds, stream by stream."""
     table = Table(
-        title="prequential accuracy, % (friedman: mean absolute error), means over seeds",
+        title="prequential accuracy, % (regression: mean absolute error), means over seeds",
         title_justify="left",
     )
     for name in ("stream", "model", "no-change", *POLICIES, "gap a drift"):
@@ -340,8 +380,8 @@ def shown_rows(rows: Sequence[Row]) -> Table:
         for policy in ("no-change", *POLICIES):
             losses = [row.loss[policy] for row in chosen if policy in row.loss]
             mean = sum(losses) / len(losses) if losses else None
-            number = None if mean is None else (mean if stream == "friedman" else 100 * (1 - mean))
-            cells.append("" if number is None else f"{number:.2f}")
+            number = None if mean is None else (mean if regression(stream) else 100 * (1 - mean))
+            cells.append("" if number is None else f"{number:.4g}")
         drifts = sum(row.drifts for row in chosen)
         gap = f"{sum(row.gap for row in chosen) / drifts:.0f}" if drifts else ""
         table.add_row(stream, model, *cells, gap)
@@ -356,9 +396,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=_numbers, default=SEEDS, help="default: 101 to 105")
     parser.add_argument("--models", type=_names, default=(*MODELS, *APART), help="default: %(default)s")
-    streams = (*(s.name for s in DRIFTING), *(s.name for s in STEADY), "friedman", *REAL)
+    streams = (*(s.name for s in (*DRIFTING, *STEADY, *REGRESSION)), *REAL)
     parser.add_argument("--policies", type=_names, default=REACTIONS, help="default: %(default)s")
-    parser.add_argument("--streams", type=_names, default=streams, help="default: all, elec2 and weather")
+    parser.add_argument("--streams", type=_names, default=streams, help="default: all")
     parser.add_argument(
         "--data",
         type=Path,
@@ -386,11 +426,12 @@ def jobs(options: argparse.Namespace, console: Console) -> list[Job]:
         sys.exit(f"no stream is called {unknown[0]!r}; there are {', '.join((*STREAMS, *REAL))}")
     made: list[Job] = []
     for stream in options.streams:
-        if stream in REAL and not (options.data / f"{stream}.csv.gz").exists():
-            console.print(f"{stream}: skipped, {options.data / stream}.csv.gz is not there (--data)")
+        if stream in REAL and not (options.data / f"{REAL[stream].file}.csv.gz").exists():
+            console.print(
+                f"{stream}: skipped, {options.data / REAL[stream].file}.csv.gz is not there (--data)"
+            )
             continue
-        regression = stream in STREAMS and named(stream).task is Task.REGRESSION
-        models = [model for model in options.models if not (regression and model == "bayes")]
+        models = [model for model in options.models if not (regression(stream) and model == "bayes")]
         seeds = options.seeds[:1] if stream in REAL else options.seeds
         made += [Job(stream, model, seed) for model in models for seed in seeds]
     # Seed by seed: a run that is cut short has whole seeds.
@@ -440,6 +481,7 @@ def main() -> None:
     console.print(shown_rows(rows))
     console.print(shown_shares(rows))
     console.print(shown_policies(rows))
+    console.print(shown_policies(rows, number=True))
     lost = summary(rows)["points lost without drift, worst row"]
     console.print(f"points lost without drift, worst row (below 0: gained): {lost}")
     console.print(f"written to {options.json}")

@@ -243,6 +243,24 @@ def test_no_rate_of_a_regression_diverges(features):
         assert sum(errors) / 100 < features**0.5, member.lane
 
 
+@pytest.mark.parametrize("preset", ["linear", "rates", "auto"])
+def test_wild_features_do_not_throw_a_regression_off_its_track(preset):
+    """A few events have two features at ten deviations, as prices have; the answer is found again."""
+    rng, events = random.Random(4), []
+    for k in range(4_500):
+        x = {name: rng.gauss(0, 1) for name in "abcdefg"}
+        y = x["a"] - x["b"] + rng.gauss(0, 0.1)
+        if k % 150 == 0:
+            x["f"] = x["g"] = 1e6 * rng.choice([-1, 1])
+        events.append((1e9 + k, x, y))
+    log = fold.Log("wild", "regression", dict.fromkeys("abcdefg", "number"), events)
+    done = fold.fold(fold.settings(log, {"preset": preset}), log.values)
+    answers = [(outcome.answer[0], y) for outcome, (_, _, y) in zip(done.outcomes, events, strict=True)]
+    assert max(abs(answer) for answer, _ in answers) < 100.0
+    usual = [abs(a - y) for k, (a, y) in enumerate(answers) if k > 1_000 and k % 150 > 50]
+    assert sum(usual) / len(usual) < 0.8
+
+
 @pytest.mark.parametrize("options", [{"memory": 1}, {"steady": [], "recent": []}, {"rate": 0.1}])
 def test_options_that_mean_nothing_are_refused(options):
     settings = fold.settings(fold.drifting(10), {"preset": "rates", "options": options})

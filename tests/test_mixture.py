@@ -248,14 +248,22 @@ def test_regression_does_not_depend_on_the_targets_unit(scale):
     assert [o.answer[0] * scale for o in one.outcomes] == [o.answer[0] for o in other.outcomes]
 
 
-def test_a_unit_of_a_thousand_makes_the_same_choices():
-    """x1000 rounds differently, so weights agree to rounding and choices exactly."""
+MODELS = ["mean", {"preset": "linear"}, {"preset": "tree"}, {"preset": "auto"}]
+
+
+@pytest.mark.parametrize("policy", ["reset", "reweight"])
+@pytest.mark.parametrize("model", MODELS, ids=["mean", "linear", "tree", "auto"])
+def test_a_unit_of_a_thousand_makes_the_same_choices(model, policy):
+    """x1000 rounds differently, so answers and weights agree to rounding, signals and versions exactly."""
     runs = []
     for unit in (1.0, 1_000.0):
         log = fold.numbers(n=4_500, scale=unit)
-        settings = fold.settings(log, "mean", {"name": "reweight", "restart_every": 400})
-        runs.append(fold.fold(settings, log.values).learner)
-    assert runs[0].mixture.weights == pytest.approx(runs[1].mixture.weights, rel=1e-6)
-    assert runs[0].counts == runs[1].counts
-    told = [[(v.cause, v.events) for v in run.lineage.versions] for run in runs]
+        chosen = {"name": policy, **({"restart_every": 400} if policy == "reweight" else {})}
+        runs.append(fold.fold(fold.settings(log, model, chosen), log.values))
+    one, other = (run.learner for run in runs)
+    assert one.mixture.weights == pytest.approx(other.mixture.weights, rel=1e-6)
+    assert one.counts == other.counts
+    told = [[(v.cause, v.events) for v in run.lineage.versions] for run in (one, other)]
     assert told[0] == told[1]
+    answers = [[outcome.answer[0] for outcome in run.outcomes] for run in runs]
+    assert answers[1] == pytest.approx([1_000.0 * answer for answer in answers[0]], rel=1e-6, abs=1e-6)

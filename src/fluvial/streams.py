@@ -209,6 +209,31 @@ def _rbf_moving(seed: int, stretch: int) -> Iterator[Pair]:
     return _flat(iter(stream), THREE)
 
 
+def _friedman_drift(kind: str, changes: Callable[[int], tuple[int, ...]]) -> Concept:
+    """One kind of River's FriedmanDrift, held still: `changes` says when a stretch's changes were."""
+
+    def concept(seed: int, stretch: int) -> Iterator[Pair]:
+        from river.datasets import synth  # noqa: PLC0415  as above
+
+        stream = synth.FriedmanDrift(kind, changes(stretch), transition_window=0, seed=_sample(seed, stretch))
+        for x, y in stream:
+            yield {f"x{k}": float(v) for k, v in x.items()}, float(y)
+
+    return concept
+
+
+_NEVER = 2**60
+_expanding = _friedman_drift("lea", lambda stretch: tuple(_past_or_never(stretch, k) for k in (1, 2, 3)))
+"""The changed region grows with each of the first three stretches."""
+_recurring = _friedman_drift("gra", lambda stretch: (-1, _NEVER) if stretch % 2 else (_NEVER, _NEVER + 1))
+"""The roles of the features are swapped, and swapped back."""
+
+
+def _past_or_never(stretch: int, change: int) -> int:
+    """When a change was, in a stretch that has so many behind it; each after the one before."""
+    return change - 4 if change <= stretch else _NEVER + change
+
+
 # --- streams of our own, without River --------------------------------------------------------------
 
 
@@ -351,6 +376,10 @@ def _classes(
     return Stream(name, task, classes, features, kind, source, drifts)
 
 
+def _numeric(name: str, kind: Kind, source: Make) -> Stream:
+    return Stream(name, Task.REGRESSION, (), _xs(10), kind, source, drifts_within(EVENTS))
+
+
 def _both(
     name: str, classes: tuple[Class, ...], features: tuple[FeatureSpec, ...], concept: Concept
 ) -> tuple[Stream, Stream]:
@@ -391,15 +420,7 @@ STEADY: tuple[Stream, ...] = (
 """Streams that change slowly or not at all: a reaction can only lose there."""
 
 OURS: tuple[Stream, ...] = (
-    Stream(
-        "friedman",
-        Task.REGRESSION,
-        (),
-        _xs(10),
-        "abrupt",
-        _abrupt(_friedman),
-        drifts_within(EVENTS),
-    ),
+    _numeric("friedman", "abrupt", _abrupt(_friedman)),
     _classes("five-classes", FIVE, _FIVE_FEATURES, "abrupt", _abrupt(_five)),
     Stream(
         "market",
@@ -414,7 +435,15 @@ OURS: tuple[Stream, ...] = (
 )
 """Streams that need no River to be made."""
 
-STREAMS: dict[str, Stream] = {stream.name: stream for stream in (*DRIFTING, *STEADY, *OURS)}
+REGRESSION: tuple[Stream, ...] = (
+    OURS[0],
+    _numeric("friedman-lea", "abrupt", _abrupt(_expanding)),
+    _numeric("friedman-gra", "abrupt", _abrupt(_recurring)),
+    _numeric("friedman-gradual", "gradual", _gradual(_recurring)),
+)
+"""The drifting streams whose label is a number: our own, and River's."""
+
+STREAMS: dict[str, Stream] = {s.name: s for s in (*DRIFTING, *STEADY, *OURS, *REGRESSION)}
 
 
 def named(name: str) -> Stream:

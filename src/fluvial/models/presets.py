@@ -36,9 +36,16 @@ def _linear(task: Task, rate: float, scaler: Any = None) -> Any:
     elif task is Task.MULTICLASS:
         head = linear_model.SoftmaxRegression(optim.SGD(rate))
     else:
-        regression = linear_model.LinearRegression(optim.SGD(rate / 5), intercept_lr=rate / 5)
+        regression = linear_model.LinearRegression(
+            optim.SGD(rate / 5), intercept_lr=rate / 5, clip_gradient=STEEPEST
+        )
         head = StandardiseTarget(regression)
     return (Standardise() if scaler is None else scaler) | head
+
+
+STEEPEST = 2.0
+"""A step of least squares at most: that of an error of one standard deviation of the target. Unbounded, one
+wild feature throws a model so far that the way back overshoots, further each time."""
 
 
 STEADY = (0.05, 0.01, 0.2)
