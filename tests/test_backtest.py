@@ -3,6 +3,7 @@ in test_backtest_live."""
 
 import gzip
 import json
+import random
 import re
 from html.parser import HTMLParser
 
@@ -362,6 +363,34 @@ def test_the_page_stands_alone_and_says_what_was_found(capsys, tmp_path, config,
     assert "fingerprint" not in text
     assert "drift_delta" in text
     assert "restart_every" in text
+
+
+def test_the_page_shows_what_moved(capsys, tmp_path, moving):
+    """Feature `a` rises by two deviations, `b` stays."""
+    config, path, page = (
+        written(tmp_path, moving),
+        events_csv(tmp_path / "m.csv", moving),
+        tmp_path / "m.html",
+    )
+    assert said(capsys, config, path, "--report", page, "--policy", "observe")[0] == 0
+    text = page.read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert not tags.open
+    part = text.partition("Features and predictions that moved")[2].partition("<h2>")[0]
+    assert "a (mean)" in part
+    assert part.count("l4 8h-8z") >= 2, "wide and narrow, head up"
+    assert re.search(r"\(\+[12]\.\d\d deviations\)", part)
+    assert "b (mean)" not in part
+
+
+@pytest.fixture
+def moving():
+    rng, events = random.Random(6), []
+    for k in range(5_120):
+        x = {"a": rng.gauss(2.0 if k >= 4_000 else 0.0, 1.0), "b": rng.uniform(-1, 1)}
+        events.append((1e9 + k, x, x["b"] > 0))
+    return fold.Log("moving", "binary", {"a": "number", "b": "number"}, events)
 
 
 def test_nothing_on_the_page_is_markup_of_the_user(tmp_path, capsys, config, drifting):

@@ -30,7 +30,7 @@ class Mark(NamedTuple):
 
     at: float
     kind: str
-    """`drift` or `version`."""
+    """`drift` or `version`; `rose` or `fell`."""
     says: str
 
 
@@ -90,6 +90,11 @@ def shares(names: Sequence[str], samples: Sequence[tuple[float, Sequence[float]]
     return _both(lambda width: _shares(width, names, samples, label))
 
 
+def rails(strips: Sequence[Strip], end: float, label: str) -> str:
+    """A named row for each strip, its marks over events up to `end`."""
+    return _both(lambda width: _rails(width, strips, end, label))
+
+
 def _both(draw: Callable[[int], str]) -> str:
     return f'<div class="wide">{draw(WIDE)}</div><div class="narrow" aria-hidden="true">{draw(NARROW)}</div>'
 
@@ -134,21 +139,37 @@ def _lines(
     return _svg(frame, out, label, below=18.0 * len(strips))
 
 
+def _rails(width: int, strips: Sequence[Strip], end: float, label: str) -> str:
+    frame = Frame(width, 8 + 36 * len(strips), (0.0, end), (0.0, 1.0))
+    out = [*_events_axis(frame, below=0.0)]
+    for row, strip in enumerate(strips):
+        y = 18.0 + 36.0 * row
+        out.append(f'<text class="tick" x="{frame.left}" y="{y:.1f}">{escape(strip.name)}</text>')
+        out += _marks(frame, strip, y + 13.0)
+    return _svg(frame, out, label, below=0.0)
+
+
 def _strip(frame: Frame, strip: Strip, y: float) -> Iterator[str]:
-    """A row of marks: a triangle for a drift, a bar for a version."""
-    yield f'<line class="rail" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    """A row of marks, with its series' colour before it."""
     colour = f"s{strip.colour % SERIES}"
     yield f'<line class="line {colour}" x1="{frame.left - 22}" x2="{frame.left - 8}" y1="{y}" y2="{y}"/>'
+    yield from _marks(frame, strip, y)
+
+
+def _marks(frame: Frame, strip: Strip, y: float) -> Iterator[str]:
+    """A rail and its marks: a bar for a version, a triangle for the others, head down for what fell."""
+    yield f'<line class="rail" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    colour = f"s{strip.colour % SERIES}"
     for mark in strip.marks:
-        x = frame.x(mark.at)
-        if mark.kind == "drift":
-            shape = f'<path class="mark {colour}" d="M{x:.1f} {y - 5:.1f}l4 8h-8z">'
-            yield f"{shape}<title>{escape(mark.says)}</title></path>"
+        x, says = frame.x(mark.at), f"<title>{escape(mark.says)}</title>"
+        if mark.kind == "version":
+            place = f'x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6:.1f}" y2="{y + 6:.1f}"'
+            yield f'<line class="version {colour}" {place}>{says}</line>'
         else:
             shape = (
-                f'<line class="version {colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 6:.1f}" y2="{y + 6:.1f}">'
+                f"M{x:.1f} {y + 5:.1f}l4 -8h-8z" if mark.kind == "fell" else f"M{x:.1f} {y - 5:.1f}l4 8h-8z"
             )
-            yield f"{shape}<title>{escape(mark.says)}</title></line>"
+            yield f'<path class="mark {colour}" d="{shape}">{says}</path>'
 
 
 def _shares(
@@ -178,6 +199,10 @@ def _grid(frame: Frame, *, percent: bool, below: float, inside: bool = True) -> 
         end = frame.right if inside else frame.left + 4.0
         yield f'<line class="grid" x1="{frame.left}" x2="{end}" y1="{place:.1f}" y2="{place:.1f}"/>'
         yield f'<text class="tick" x="{frame.left - 6}" y="{place + 4:.1f}" text-anchor="end">{text}</text>'
+    yield from _events_axis(frame, below)
+
+
+def _events_axis(frame: Frame, below: float) -> Iterator[str]:
     base = frame.bottom + below
     yield f'<line class="axis" x1="{frame.left}" x2="{frame.right}" y1="{frame.bottom}" y2="{frame.bottom}"/>'
     for x in ticks(*frame.xs, 6 if frame.width == WIDE else 3):

@@ -9,6 +9,7 @@ from importlib import resources
 import msgspec
 
 from fluvial import __version__
+from fluvial.backtest import moved
 from fluvial.backtest.drawing import Line, Mark, Strip, lines, shares, swatch
 from fluvial.backtest.results import AHEAD, NEAR, Question, Result, on_the_error
 from fluvial.backtest.table import columns
@@ -28,6 +29,7 @@ def render(results: Sequence[Result], question: Question, task: Task) -> str:
             _table(results, question, task),
             _curves(results, question, task),
             _weights(results),
+            moved.section(results),
             _happened(results),
             _settings(results, question),
         ]
@@ -134,8 +136,8 @@ def _happened(results: Sequence[Result]) -> str:
     for index, result in enumerate(results):
         told = [(v["at"], f"version {v['number']}: {v['cause']}", v["because"]) for v in result.versions]
         told += [
-            (d["at"], "drift", f"{d['plane']} {d['before']:.3f} to {d['after']:.3f}, since {d['since']:,}")
-            for d in result.drifts
+            (d["at"], "drift", f"error {d['before']:.3f} to {d['after']:.3f}, since {d['since']:,}")
+            for d in on_the_error(result)
         ]
         for at, what, why in sorted(told):
             rows.append(

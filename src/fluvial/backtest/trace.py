@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 
 from fluvial.types import Event, MemberStanding, Outcome, SignalKind, Task
 
@@ -61,6 +63,8 @@ class Alarm(NamedTuple):
     before: float
     after: float
     since: int
+    moved: tuple[Mapping[str, Any], ...] = ()
+    """Features, or parts of the predictions, the surest first."""
 
 
 class Step(NamedTuple):
@@ -121,7 +125,8 @@ class Trace:
         rare, at = outcome.rare, self.at
         assert rare is not None  # noqa: S101 - asked by the caller
         for s in rare.signals:
-            self.alarms.append(Alarm(at, s.events, s.kind.value, s.plane, s.before, s.after, s.since))
+            moved = tuple(msgspec.to_builtins(s.moved))
+            self.alarms.append(Alarm(at, s.events, s.kind.value, s.plane, s.before, s.after, s.since, moved))
         for version in rare.versions:
             because = str(version.detail.get("because", ""))
             self.versions.append(Step(at, version.number, version.cause, because))
