@@ -116,7 +116,9 @@ def _roll_back(live, fluvial):
     waiting = fluvial("rollback", "1", "--wait", "0", "--json")
     assert (waiting["answered"], waiting["version"]) == (False, None)
     assert "another request stands" in _error(live, "rollback", "2")
+    assert "roll back to version 1" in _status(live)
     assert "taken back" in fluvial("rollback", "1", "--withdraw")
+    assert "roll back" not in _status(live)
     assert "nobody asks" in fluvial("rollback", "1", "--withdraw", status=1)
     assert "no worker runs" in fluvial("rollback", "1", "--wait", "0.3", status=1)
     node = live.start()
@@ -133,6 +135,13 @@ def _roll_back(live, fluvial):
     last = fluvial("list", "--json")["versions"][-1]
     assert last["cause"] == "rollback"
     assert (last["detail"]["by"], last["detail"]["because"]) == ("ann", "bad labels")
+
+
+def _status(live):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(["status", str(live.config), "--no-kafka", "--journal", "0"]) == 0
+    return said.getvalue()
 
 
 def _error(live, *words):

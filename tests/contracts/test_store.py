@@ -477,6 +477,7 @@ def test_entries_come_back_newest_first_with_their_time(store):
     store.journal(claim, [STARTED])
     save(store, claim, 1, entries=[DRIFT])
     newest, oldest = store.entries(10)
+    assert list(store.entries(0)) == []
     assert newest["at"] >= oldest["at"] > 1.6e9
     assert {**newest, "at": 0} == {
         "at": 0,

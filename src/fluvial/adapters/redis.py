@@ -690,7 +690,7 @@ class RedisStore:
                 "shard": _text(row[b"shard"]),
                 **msgspec.json.decode(row[b"entry"]),
             }
-            for name, row in rows
+            for name, row in rows or ()  # nothing at all of 0
         ]
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ def _shards(settings: Settings, store: RedisStore) -> Iterator[dict[str, Any]]:
                 "shard": shard,
                 "active": holder,
                 "paused": paused[shard].because if shard in paused else None,
+                "asked": msgspec.to_builtins(store.asked(shard)),
                 "checkpoint": None if not blobs else _header(settings, shard, blobs[0]),
                 "lag": None,
             }
@@ -129,6 +130,8 @@ def _facts(shard: Mapping[str, Any]) -> Table:
     facts.add_row("active", shard["active"] or "nobody holds the lease")
     if shard["paused"] is not None:
         facts.add_row("paused", f"until `fluvial resume`: {shard['paused']}")
+    if shard["asked"] is not None:
+        facts.add_row("asked", _request(shard["asked"]))
     if checkpoint is None:
         facts.add_row("checkpoint", "none yet: has `fluvial run` been started with these settings?")
     else:
@@ -140,6 +143,12 @@ def _facts(shard: Mapping[str, Any]) -> Table:
     if shard["lag"] is not None:
         facts.add_row("behind it", _pairs(shard["lag"]) if isinstance(shard["lag"], dict) else shard["lag"])
     return facts
+
+
+def _request(asked: Mapping[str, Any]) -> str:
+    """A roll-back that was asked for and is not answered yet."""
+    when = datetime.fromtimestamp(asked["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"roll back to version {asked['version']} ({asked['by']}, {when}): {asked['because']}"
 
 
 def _pairs(values: Mapping[Any, Any]) -> str:
