@@ -159,6 +159,16 @@ def test_a_warning_stands_until_it_is_taken_back():
     assert said[1].events >= said[0].events + CALM
 
 
+def test_a_warning_is_taken_back_once_and_the_next_one_is_said():
+    """Two short bumps, far apart."""
+    columns = normal(2, 4 * BEFORE, 3)
+    bumps = [*range(BEFORE, BEFORE + 96), *range(3 * BEFORE, 3 * BEFORE + 128)]
+    for n in bumps:
+        columns[0][n] += 0.5
+    kinds = [s.kind for s in feed(plane(2, (10_000, 10**15)), columns)]
+    assert kinds[:3] == [SignalKind.WARNING, SignalKind.RECOVERED, SignalKind.WARNING]
+
+
 # --- calibration -----------------------------------------------------------------------------------
 
 

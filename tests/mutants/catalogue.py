@@ -698,4 +698,55 @@ LATE = [
     ),
 ]
 
-MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS, *LATE)
+PLANES = [
+    mutant(
+        "stakes-without-their-expectation",
+        "data drift is called as often as it pleases, whatever `drift.expect` says",
+        [("drift/plane.py", "self._stakes += stake", "self._stakes += 100.0 * stake")],
+        "test_planes.py::test_false_alarms_hold_their_expectation_whatever_the_distribution",
+    ),
+    mutant(
+        "evidence-not-kept",
+        "a restart forgets the evidence for a change of the data that had gathered",
+        [
+            (
+                "drift/plane.py",
+                '_ARRAYS = ("counts", "fading", "known", "stakes", "lead", "since")',
+                '_ARRAYS = ("counts", "fading", "known", "lead", "since")',
+            )
+        ],
+        "test_planes.py::test_the_fold_says_what_moved_and_a_resumed_one_is_equal",
+    ),
+    mutant(
+        "span-not-kept",
+        "a restart within a span loses its events, and the fold is another one",
+        [("drift/planes.py", '            "waiting": self._waiting,\n', "")],
+        "test_planes.py::test_the_fold_says_what_moved_and_a_resumed_one_is_equal",
+    ),
+    mutant(
+        "old-answers-after-a-reset",
+        "each reset is followed by a drift of the predictions that is none",
+        [("reactions.py", "            self.planes.restart(self.events)\n", "            pass\n")],
+        "test_planes.py::test_a_reset_begins_the_predictions_anew_and_leaves_the_features",
+    ),
+    mutant(
+        "warnings-never-taken-back",
+        "a warning of the data stands for ever, and the next one is not said",
+        [("drift/plane.py", "since, self.warned_at = self.warned_at, 0", "since = self.warned_at")],
+        "test_planes.py::test_a_warning_is_taken_back_once_and_the_next_one_is_said",
+    ),
+    mutant(
+        "unbounded-regression",
+        "a few wild features throw a linear regression off for good",
+        [("models/presets.py", "STEEPEST = 2.0", "STEEPEST = 1e12")],
+        "test_ladder.py::test_wild_features_do_not_throw_a_regression_off_its_track",
+    ),
+    mutant(
+        "rest-held-against-one",
+        "a lane that rests loses its weight for it",
+        [("fused/mix.py", "= served[1] if label else served[0]", "= floor")],
+        "test_ladder.py::test_a_lane_wakes_when_it_is_right",
+    ),
+]
+
+MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS, *LATE, *PLANES)
