@@ -99,8 +99,12 @@ def _compare(live, fluvial, tmp_path):
             answer = model.predict_proba_one(dict(x))
             judged.extend([(y, (answer[False], answer[True]))])
         assert metrics == judged.metrics()["total"]
+    by, (first, second) = told["difference"], (metrics["accuracy"] for metrics in told["metrics"])
+    assert (by["of"], by["is"]) == ("accuracy", pytest.approx(second - first))
+    assert by["low"] < by["is"] < by["high"]
     text = fluvial("compare", "1", "3", "--file", file)
     assert "McNemar" in text
+    assert "with 95 % confidence" in text
     learning = fluvial("compare", "3", "1", "--file", file, "--learn", "--json")
     assert learning["metrics"] != told["metrics"][::-1]
     topic = fluvial("compare", "1", "3", "--topic", "0..400", "--json")

@@ -16,6 +16,7 @@ from rich.table import Table
 from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaSource
 from fluvial.cli import find_modules_here
+from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
 from fluvial.cli.version_reading import Book
 from fluvial.codec import Codec
@@ -81,7 +82,7 @@ def run(book: Book, args: argparse.Namespace) -> int:
     find_modules_here()
     pair = [_contestant(book, number) for number in (args.a, args.b)]
     codec, task = _codec(book), book.settings.schema.label.task
-    counts, why = Counter[str](), ""
+    counts, lead, why = Counter[str](), BatchMeans(), ""
     for record in _records(book, args):
         try:
             event = codec.decode(record.value, record.key, args.partition, record.offset, record.milliseconds)
@@ -89,8 +90,9 @@ def run(book: Book, args: argparse.Namespace) -> int:
             counts["left"] += 1
             why = why or f"{bad.reason}: {bad.message}"
             continue
-        counts[_meet(pair, task, event, learn=args.learn)] += 1
-    told = _result(pair, task, counts, learn=args.learn) | {"first_refused": why or None}
+        counts[_meet(pair, task, event, lead, learn=args.learn)] += 1
+    told = _result(pair, task, counts, learn=args.learn)
+    told |= {"difference": _difference(task, lead), "first_refused": why or None}
     if args.json:
         print(msgspec.json.encode(told).decode())
     else:
@@ -98,8 +100,8 @@ def run(book: Book, args: argparse.Namespace) -> int:
     return 0 if told["events"] else 1
 
 
-def _meet(pair: list[Contestant], task: Task, event: Event, *, learn: bool) -> str:
-    """Ask both, judge both; who was better."""
+def _meet(pair: list[Contestant], task: Task, event: Event, lead: BatchMeans, *, learn: bool) -> str:
+    """Ask both, judge both; who was better. `lead` takes by how much less the second was off."""
     if event.y is None:
         return "left"
     losses = []
@@ -109,6 +111,7 @@ def _meet(pair: list[Contestant], task: Task, event: Event, *, learn: bool) -> s
         losses.append(_loss(task, event.y, answer))
         if learn:
             one.learn(event)
+    lead.add(losses[0] - losses[1])
     return "equal" if losses[0] == losses[1] else "first" if losses[0] < losses[1] else "second"
 
 
@@ -225,6 +228,14 @@ def _result(pair: list[Contestant], task: Task, counts: Counter[str], *, learn: 
     }
 
 
+def _difference(task: Task, lead: BatchMeans) -> dict[str, Any]:
+    """The second's accuracy, or mean absolute error, less the first's, with 95 % confidence."""
+    number = task is Task.REGRESSION
+    way, ends = (-1.0 if number else 1.0), lead.interval()
+    low, high = sorted(way * end for end in ends) if ends is not None else (None, None)
+    return {"of": "mae" if number else "accuracy", "is": way * lead.mean, "low": low, "high": high}
+
+
 def paired(first: int, second: int) -> float:
     """Two-sided p of so uneven a split when both are equally good: exact, or normal for many."""
     n, least = first + second, min(first, second)
@@ -250,3 +261,7 @@ def _show(told: dict[str, Any]) -> None:
         print(f"{told['left_out']:,} more have no label or were refused{why}", file=sys.stderr)
     split = f"{a} on {test['only_first']:,}, {b} on {test['only_second']:,}"
     print(f"{test['name']}: {split}; p = {test['p']:.2g}")
+    by = told["difference"]
+    if by["low"] is not None:
+        sure = f"{by['low']:+.4f} to {by['high']:+.4f} with 95 % confidence, neighbours taken together"
+        print(f"{by['of']}, {b} less {a}: {by['is']:+.4f}, {sure}")
