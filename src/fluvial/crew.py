@@ -12,7 +12,6 @@ from fluvial.late import Lateness
 from fluvial.memory import Learned
 from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
 from fluvial.models import takes_weight
-from fluvial.models.encoding import StandardiseRecent
 from fluvial.models.leaves import forget_leaves
 from fluvial.ports import Policy
 from fluvial.types import Answer, Retired, Task
@@ -73,6 +72,8 @@ class Crew:
         A scaler of the recent events alone is taken over: the new one would soon be the same but for the
         last bits, and what is equal to the bit is computed once (`fused/ladder.py`).
         """
+        from fluvial.models.encoding import StandardiseRecent  # noqa: PLC0415 - River loads scipy
+
         model = self._spec.load(self.blanks[champion.lane])
         for name, step in getattr(champion.model, "steps", {}).items():
             if isinstance(step, StandardiseRecent):
