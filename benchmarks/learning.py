@@ -453,7 +453,7 @@ def write(path: Path, rows: Sequence[Row], failed: Sequence[str]) -> None:
 
 def main() -> None:
     options = arguments()
-    console = Console(width=None if sys.stdout.isatty() else 120)  # a log takes the whole table
+    console = Console(width=None if sys.stdout.isatty() else 170)  # a log takes the whole table
     rows, failed = kept(options), list[str]()
     done = {Job(row.stream, row.model, row.seed): row for row in rows}
     wanted = [name for name in POLICIES if name in {"observe", "oracle", *options.policies}]
