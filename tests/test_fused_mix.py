@@ -49,6 +49,24 @@ def test_equal_to_the_loops_to_the_bit(members, champions, monkeypatch):
     assert plain._fast is None
 
 
+def test_who_rests_is_left_out_and_judged_as_what_was_served_to_the_bit(monkeypatch):
+    """Lanes lie down and get up; now and then the answers do not fit who is said to rest."""
+    rng = random.Random(8)
+    fast, plain = (mixture(5, 3, [0.2] * 5) for _ in range(2))
+    monkeypatch.setattr(plain, "_go_fast", lambda count: None)
+    for number in range(3_000):
+        if number % 4 == 0:
+            fast._resting, fast._fast_for = frozenset(k for k in range(3) if rng.random() < 0.3), -1
+        resting = fast._resting if rng.random() < 0.9 else frozenset({rng.randrange(3)})
+        answers = [() if k in resting else (1.0 - (p := rng.random()), p) for k in range(5)]
+        y, served = rng.random() < 0.4, fast.combine(answers)
+        assert served == plain.combine(answers)
+        fast.reweigh(y, answers, served)
+        plain.reweigh(y, answers, served)
+        assert fast.weights == plain.weights
+    assert len(fast._variants) == 8, "each set of sleepers has its own code"
+
+
 def test_no_weight_on_anybody_is_no_answer():
     assert mixture(3, 1, [0.0, 0.0, 0.0]).combine([(0.5, 0.5)] * 3) is None
 

@@ -593,8 +593,8 @@ FOLD = [
         [
             (
                 "fused/mix.py",
-                'f"w{k} * {letter}{k}" for k in each',
-                'f"w{k} * {letter}{k}" for k in reversed(each)',
+                'f"w{k} * {letter}{k}" for k in awake',
+                'f"w{k} * {letter}{k}" for k in reversed(awake)',
             )
         ],
         "test_fused_mix.py::test_equal_to_the_loops_to_the_bit",
