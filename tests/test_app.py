@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -210,7 +211,7 @@ ARENAS = """
 import ctypes, sys, threading
 from fluvial import app
 if sys.argv[1] == "one":
-    app.one_arena()
+    app.steady_heap()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 gate = threading.Barrier(8)
@@ -238,3 +239,32 @@ def test_threads_share_one_heap():
         )
         heaps[wanted] = done.stdout.count("<heap nr=")
     assert heaps["one"] == 1 < heaps["many"]
+
+
+LARGE = """
+import ctypes, sys
+from fluvial import app
+if sys.argv[1] == "steady":
+    app.steady_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(3):  # a freed block raises the size from which glibc asks the system
+    libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(20_000_000))))
+libc.malloc(ctypes.c_size_t(1_000_000))
+libc.fdopen.restype = ctypes.c_void_p
+stream = libc.fdopen(1, b"w")
+libc.malloc_info(0, ctypes.c_void_p(stream))
+libc.fflush(ctypes.c_void_p(stream))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc says what it took from the system")
+def test_what_is_large_stays_out_of_the_heap():
+    taken = {}
+    for wanted in ("steady", "default"):
+        done = subprocess.run(
+            [sys.executable, "-c", LARGE, wanted], capture_output=True, text=True, timeout=60, check=True
+        )
+        [size] = re.findall(r'<total type="mmap" count="\d+" size="(\d+)"', done.stdout)
+        taken[wanted] = int(size)
+    assert taken["steady"] - taken["default"] > 900_000
