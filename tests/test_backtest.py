@@ -203,6 +203,7 @@ def test_settings_take_effect(config):
         (["--gate", "acuracy=.8"], "accuracy"),
         (["--gate", "accuracy"], "METRIC=LIMIT"),
         (["--gate", "accuracy=high"], "not a number"),
+        (["--gate", "regret=0"], "compare several"),
         (["--gate", "reset:accuracy=.8"], "no run 'reset'"),
         (["--gate", "not-worse-than=nowhere.json"], "cannot be read"),
         (["--label-delay-column", "wiat"], "wiat"),

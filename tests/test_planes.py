@@ -254,6 +254,29 @@ def test_without_declared_features_those_of_the_first_events_are_watched():
     assert again.features.names == ("a", "b")
 
 
+def test_inferred_features_are_told_apart_by_name_whatever_their_order():
+    """The first event lacks one, so the order in which they were seen is not the order of the others."""
+    watched, seen = planes(names=(), expect={"features": 10_000}, expect_warning={"features": 1_000}), []
+    rng = random.Random(2)
+    for n in range(80):
+        xs = [{"a": rng.gauss(10, 1), "b": rng.gauss(100, 1), "c": rng.gauss(0, 1)} for _ in range(BLOCK)]
+        if n == 0 or n % 9 == 0:
+            xs[0] = {"c": 0.0}
+        seen += xs
+        for signal in watched.update(rows(xs), BLOCK * (n + 1), newest_of(seen)):
+            assert {m.what for m in signal.moved} <= {"missing", "below", "above"}, signal
+    assert watched.features.names == ("c", "a", "b")
+
+
+def test_events_without_any_feature_are_no_plane():
+    watched, seen = planes(names=()), []
+    for n in range(40):
+        xs = [{}] * BLOCK if n < 20 else [{"a": 1.0 * k} for k in range(BLOCK)]
+        seen += xs
+        watched.update(rows(xs), BLOCK * (n + 1), newest_of(seen))
+    assert watched.features.names == ("a",)
+
+
 @pytest.mark.parametrize("gap", [{}, {"a": 1.0}, {"b": "text", "a": 1.0}, {"a": 10**6, "b": True, "c": 3.0}])
 def test_no_shape_of_features_breaks_it(gap):
     watched, seen = planes(), []

@@ -318,9 +318,46 @@ BAD = {
         "returned a reset for a signal that is not in the standing",
     ),
     "negative": ("return [Decision(Action.REFIT, events=-1)]", "less than no events"),
+    "wordy": ("return [Decision(Action.HOLD, because='so' * 300)]", "600 characters of why"),
     "counts": ("self.n = getattr(self, 'n', 0) + 1\n        return []", "changed its own attributes"),
     "chance": ("return [Decision(Action.HOLD, because=str(object()))]", "to the same standing"),
 }
+
+
+def test_a_policy_made_of_others_is_no_fault(module):
+    module(
+        "from fluvial.policies import Observe, Reset\nclass Both:\n    ready = 1\n"
+        "    def __init__(self):\n        self.parts = [Reset(cooldown=500), Observe()]\n"
+        "    def __call__(self, standing):\n"
+        "        return [d for part in self.parts for d in part(standing)]\n",
+        "both",
+    )
+    assert faults(find("both:Both", {}).policy) == []
+
+
+def test_a_part_that_remembers_is_found(module):
+    module(
+        "class Part:\n    n = 0\n    def count(self):\n        self.n += 1\n"
+        "class Whole:\n    def __init__(self):\n        self.parts = [Part()]\n"
+        "    def __call__(self, standing):\n        self.parts[0].count()\n        return []\n",
+        "whole",
+    )
+    assert "changed its own attributes" in faults(find("whole:Whole", {}).policy)[0]
+
+
+def test_a_rival_is_ready_after_an_event_at_least(module):
+    module("class Odd:\n    ready = 0\n    def __call__(self, standing):\n        return []\n", "odd")
+    with pytest.raises(SettingsError, match="ready is 0; 1 to"):
+        find("odd:Odd", {})
+
+
+def test_a_schedule_in_events_is_kept_however_short():
+    """Twenty of them in the storm window, of ten reactions."""
+    log = fold.drifting(6_000)
+    table = {"name": "scheduled", "interval_events": 300, "refit_events": 100}
+    folded = fold.fold(fold.settings(log, "linear", table), log.values)
+    made = [v.events for v in folded.learner.lineage.versions if v.cause == "refit"]
+    assert made == list(range(300, 6_001, 300))
 
 
 @pytest.mark.parametrize("name", BAD)

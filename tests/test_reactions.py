@@ -5,6 +5,7 @@ import random
 import msgspec
 import pytest
 
+from fluvial.crew import nested
 from fluvial.learner import Learner
 from fluvial.models import unpickle
 from fluvial.models.leaves import forget_leaves
@@ -83,6 +84,42 @@ def test_these_streams_ask_for_everything():
     assert did["recall"]["reaction:recall"] >= 2
     assert did["ladder"]["reaction:refit"] >= 1
     assert did["scheduled, time"]["reaction:reset"] >= 4
+
+
+def pickles(value):
+    """Every pickle anywhere in a state."""
+    if isinstance(value, bytes):
+        return [value] if value[:1] == b"\x80" and value[-1:] == b"." else []
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [found for part in parts for found in pickles(part)]
+
+
+@pytest.mark.parametrize("policy", ["challenger", "recall", "reset", "reweight"])
+def test_every_pickle_in_a_state_is_known_to_whoever_has_to_verify_it(policy):
+    """Those of the trial and of the stock, too: a checkpoint's own are loaded without another look."""
+    log = fold.drifting(3_000)
+    settings = fold.settings(log, "linear", POLICIES.get(policy, policy))
+    learner, seen = fold.genesis(settings), 0
+    for number, event in enumerate(fold.decoded(settings, log.values)):
+        learner.step(event)
+        if number % 40 == 0:
+            state = learner.state()
+            assert sorted(pickles(state)) == sorted(nested(state))
+            seen = max(seen, len(nested(state)) - len(state["snapshot"]))
+    assert seen > 2 or policy in {"reset", "reweight"}, "a trial, or a stock"
+
+
+def test_a_rival_that_takes_over_begins_the_predictions_anew():
+    log = fold.drifting(6_000)
+    settings = fold.settings(log, "hoeffding", "challenger")
+    learner, seen = fold.genesis(settings), 0
+    for event in fold.decoded(settings, log.values):
+        outcome = learner.step(event)
+        for version in outcome.rare.versions if outcome.rare else ():
+            if version.cause == "promotion":
+                assert learner.planes._fresh_at == version.events
+                seen += 1
+    assert seen
 
 
 def test_a_state_from_before_there_were_trials_goes_on():

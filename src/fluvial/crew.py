@@ -21,6 +21,19 @@ Load = Callable[[bytes], Any]
 """`models.unpickle`: pickling in the form that the restricted loading accepts."""
 
 
+def nested(fold: Mapping[str, Any]) -> list[bytes]:
+    """Every pickle within a fold's state: whoever opens one verifies these, too, before a fold loads them."""
+    reactions = fold.get("reactions", {})
+    trial, stock = reactions.get("trial"), reactions.get("stock", ())
+    return [
+        fold["members"],
+        *fold["blanks"].values(),
+        *fold["snapshot"].values(),
+        *(blob for _, blob in stock),
+        *(trial[:1] if trial is not None else ()),
+    ]
+
+
 class Spec(msgspec.Struct, frozen=True):
     """What the fold is configured with. Never part of the state: a changed setting takes effect."""
 

@@ -374,8 +374,7 @@ class Keeper:
             self.keep(entry)
         for retired in rare.retired:
             self._retired[retired.version] = retired
-            newest = max(1, self._parts.settings.versions.keep)
-            self._retired = dict(sorted(self._retired.items())[-newest:])
+            self._retired = self._newest(self._retired)
         self.tally.note(rare)
         for signal in rare.signals:
             log.info("%s on %s at event %d: %.3f -> %.3f", signal.kind, signal.place, signal.events,
@@ -390,12 +389,19 @@ class Keeper:
         for number, retired in self._retired.items():
             try:
                 self._versions[number] = self.shard.sealed_version(retired, self.shard.sequence + 1)
-            except CheckpointTooLarge as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - its answers are asked for, and it may have diverged
                 log.warning("version %d is not kept: %s", number, error)
                 detail = {"version": number, "why": str(error)}
                 self.keep(Entry(kind="version-not-kept", time=time.time(), detail=detail))
         self._retired.clear()
+        self._versions = self._newest(self._versions)  # while no checkpoint can be saved they wait
         return dict(self._versions)
+
+    def _newest(self, versions: dict[int, T]) -> dict[int, T]:
+        """As many as are kept in the end; the others would be dropped at once."""
+        return dict(sorted(versions.items())[-max(1, self._parts.settings.versions.keep) :])
 
     def _journal(self) -> list[Entry]:
         """The entries for the next checkpoint, and how many are missing from them."""

@@ -65,6 +65,11 @@ def open_kept(blob: bytes, expect: Expectation, keys: Sequence[SigningKey], mode
     return opened
 
 
+def _check_format(found: object) -> None:
+    if found != FORMAT:
+        raise CheckpointRefused(f"kept version format {found}, this release reads {FORMAT}")
+
+
 def load_kept(opened: Opened, loads: Loads, spec: Spec, crew: Crew | None = None) -> tuple[Retired, Crew]:
     """Load the payload of an opened envelope and hold its answers against those that are recorded.
 
@@ -74,8 +79,7 @@ def load_kept(opened: Opened, loads: Loads, spec: Spec, crew: Crew | None = None
     version = opened.header.served.version
     try:
         state = loads(opened.payload)
-        if state["format"] != FORMAT:
-            raise CheckpointRefused(f"kept version format {state['format']}, this release reads {FORMAT}")
+        _check_format(state["format"])
         models = loads(state["blob"])  # checked here, since the fold loads it as its own
         retired = Retired(
             version=version.number,
@@ -89,7 +93,11 @@ def load_kept(opened: Opened, loads: Loads, spec: Spec, crew: Crew | None = None
         crew = crew or Crew(spec, {lane: spec.dump(model) for lane, model in models.items()})
         rows: list[Learned] = [(x, 0.0, 1.0) for x in state["probes"]]
         answers = crew.answers(crew.champions(retired, 0), rows)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except CheckpointRefused:
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # it may be anything, and a standing request must not end each owner
         why = f"{type(error).__name__}: {error}"
         raise CheckpointRefused(f"the kept version has another shape than this release's ({why})") from error
     compare(opened.answers, answers, exact=opened.portable)

@@ -18,11 +18,12 @@ from fluvial.drift.named import error_monitor
 from fluvial.drift.planes import Planes
 from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
+from fluvial.fused import RESTING
 from fluvial.late import Held, LateLabels
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage
 from fluvial.memory import Memory, Row
-from fluvial.mixture import Mixture, NonFiniteAnswer, patient, uniform
+from fluvial.mixture import Member, Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.reactions import Note as _Note
 from fluvial.reactions import Reactions
 from fluvial.relearning import Relearning
@@ -316,18 +317,15 @@ class Learner(Reactions):
         return note
 
     def _ask_again(self, about: Event) -> Sequence[Answer | None]:
-        """Ask every member when the label came; one whose answer is not finite has none."""
-        answers: list[Answer | None] = []
-        for member in self.mixture.members:
-            try:
-                answers.append(member.ask(about.x))
-            except NonFiniteAnswer:
-                answers.append(None)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # as in `_predict`
-                raise ModelError(about.partition, about.offset, "predict", error) from error
-        return answers
+        """Ask the members when the label came; one whose answer is not finite has none."""
+        try:
+            return self.mixture.ask(about.x)
+        except NonFiniteAnswer:
+            return [_finite(member, about) for member in self.mixture.members]
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as in `_predict`
+            raise ModelError(about.partition, about.offset, "predict", error) from error
 
     def give_up_label(self, partition: int, offset: int) -> bool:
         """Leave a pending label out, on which the model raised: its event stays scored only."""
@@ -380,15 +378,18 @@ class Learner(Reactions):
         detail: dict[str, Any] = {"to": kept.version, "by": request.by, "because": request.because}
         detail |= {"request": request.id, "asked_at": request.at}
         if request.relearn:
-            again = self.relearning.until if self.relearning is not None else {}
-            until = {p: max(offset, again.get(p, 0)) for p, offset in offsets.items()}
-            self.relearning = Relearning(until, request.skip)
+            self.relearning = Relearning(self.learned_until(), request.skip)
             self.ledger = Ledger.restore(kept.ledger)
             detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
         # No event made it: it stands behind the last one, and when that was is not known.
         last = Event(partition=partition, offset=offsets[partition] - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("rollback", last, None, note, detail)
         return note.rare()
+
+    def learned_until(self) -> dict[int, int]:
+        """The next offset of each partition, or where it will be once the log was learned again."""
+        again = self.relearning.until if self.relearning is not None else {}
+        return {p: max(offset, again.get(p, 0)) for p, offset in self.ledger.offsets().items()}
 
     def _predict(self, event: Event) -> Sequence[Answer | None]:
         """Ask every member before the label is seen."""
@@ -534,7 +535,7 @@ class Learner(Reactions):
         return self._crew.answers(members, self.memory.newest(PROBES))
 
     def state(self) -> dict[str, Any]:
-        """Everything the fold needs, as primitives and River objects."""
+        """Everything the fold needs, as primitives and River objects. `nested` knows the pickles in it."""
         return {
             "format": FORMAT,
             "blanks": dict(self._crew.blanks),
@@ -559,3 +560,11 @@ class Learner(Reactions):
             "relearning": None if self.relearning is None else self.relearning.state(),
             "late": self.late.state(),
         }
+
+
+def _finite(member: Member, about: Event) -> Answer | None:
+    """What a member answers; None when that is not finite, RESTING when it rests."""
+    try:
+        return RESTING if member.rests else member.ask(about.x)
+    except NonFiniteAnswer:
+        return None

@@ -398,6 +398,7 @@ class Reactions:
         self._snapshot = {}
         detail = {"lane": at.lane, "age": at.age, "tested": at.tested, "evidence": at.evidence}
         self._make_version("promotion", event, decision, note, detail)
+        self.planes.restart(self.events)  # a rival never served, unlike a challenger of the mixture
 
     def _dismiss(self, event: Event, decision: Decision, note: Note) -> None:
         """End the trial."""

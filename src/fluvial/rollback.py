@@ -20,8 +20,9 @@ from fluvial.checkpoint import Expectation
 from fluvial.errors import CheckpointRefused, FluvialError, SourceUnavailable, StoreError
 from fluvial.keeper import ASK_SECONDS, Keeper, Parts
 from fluvial.kept import load_kept, open_kept
+from fluvial.ledger import Ledger
 from fluvial.models import unpickle
-from fluvial.shard import LARGE, SECONDS, model_fingerprint, signing_keys
+from fluvial.shard import LARGE, SECONDS, extra_classes, model_fingerprint, signing_keys
 from fluvial.types import Reply, Retired, Rollback
 
 log = logging.getLogger("fluvial.worker")
@@ -102,17 +103,23 @@ def _prepared(
         version=request.version,
         max_bytes=settings.checkpoint.max_bytes,
     )
-    extra, limit = unpickle.parse_extra(settings.model.allow), settings.checkpoint.max_bytes
+    extra, limit = extra_classes(settings), settings.checkpoint.max_bytes
     try:
         opened = open_kept(blob, expect, signing_keys(settings), model_fingerprint(settings))
         learner = shard.learner
         kept, _ = load_kept(opened, lambda b: unpickle.loads(b, extra, limit), learner.spec, learner.crew)
     except CheckpointRefused as error:
         raise RollbackRefused(f"version {request.version} cannot be loaded: {error}") from error
-    if request.relearn and learner.late.busy:
+    late = learner.late.busy or any(p.pending for p in Ledger.restore(kept.ledger).partitions.values())
+    if request.relearn and late:
         raise RollbackRefused("labels are late (policy.label_delay): roll back without learning again")
+    if learner.relearning is not None and not request.relearn:
+        raise RollbackRefused(
+            "the log is being learned again, and a model that had learned more would learn it twice: ask "
+            "with --relearn, or once that is over"
+        )
     if request.relearn:
-        _check_the_log(parts, opened.header.offsets, shard.offsets, request)
+        _check_the_log(parts, opened.header.offsets, learner.learned_until(), request)
     elif request.skip:
         raise RollbackRefused("a span can be left out only of what is learned again")
     return kept

@@ -28,7 +28,7 @@ from fluvial.checkpoint import (
 )
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
-from fluvial.crew import Spec
+from fluvial.crew import Spec, nested
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
 from fluvial.kept import seal_kept
 from fluvial.late import Lateness
@@ -42,8 +42,6 @@ from fluvial.types import Answer, Claim, Commit, Entry, Head, Retired, Topology,
 T = TypeVar("T")
 SECONDS = 10.0
 """How long the log may take to answer a question at the start."""
-MANY = 100
-"""Partitions above which it is looked at whether the lineage fits into a header."""
 LARGE = 1_000_000
 """Bytes of a state that takes a while: the lease is stretched for it, the cyclic collector kept off it."""
 
@@ -170,9 +168,9 @@ class Shard:
         )
 
     def _told_lineage(self) -> tuple[Version, ...]:
-        """For the header, whose size is bounded: of very many partitions a roll-back says very much."""
+        """For the header, whose size is bounded: a policy or a roll-back may have said very much."""
         lineage = tuple(self.learner.lineage.versions)
-        while len(self.offsets) > MANY and len(msgspec.json.encode(lineage)) > MAX_HEADER // 4:
+        while len(msgspec.json.encode(lineage)) > MAX_HEADER // 4:
             lineage = lineage[1:]
         return lineage
 
@@ -354,8 +352,9 @@ class Opening:
         state: Mapping[str, Any] = unpickle.loads(payload, extra, limit)
         # Pickles within the pickle: checked here once, since the fold loads them again and again as its own.
         fold = state["fold"]
-        unpickle.verify(fold["members"], extra, limit)  # the learner loads them at once
-        for blob in (*fold["blanks"].values(), *fold["snapshot"].values()):
+        members, *others = nested(fold)
+        unpickle.verify(members, extra, limit)  # the learner loads them at once
+        for blob in others:
             unpickle.loads(blob, extra, limit)
         return state
 

@@ -17,7 +17,11 @@ _DAY = 86_400.0
 
 def outdated(kept: Mapping[int, Kept], settings: VersionSettings, now: float) -> list[int]:
     """Versions whose models are to go: too many newer ones, or replaced too long ago, and not pinned."""
-    loose = sorted(n for n, version in kept.items() if version.at is not None and version.pinned is None)
+    # By time: behind a lineage that began anew (checkpoint.on_refused) high numbers are the old ones.
+    loose = sorted(
+        (n for n, version in kept.items() if version.at is not None and version.pinned is None),
+        key=lambda n: (kept[n].at or 0.0, n),
+    )
     stay = set(loose[-settings.keep :] if settings.keep else ())
     oldest = now - settings.keep_days * _DAY
     return [n for n in loose if n not in stay or (kept[n].at or 0.0) < oldest]

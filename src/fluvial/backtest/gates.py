@@ -51,6 +51,10 @@ def parse_gate(text: str, task: Task, runs: Sequence[str]) -> Gate:
     known = (*METRICS[task], *OTHERS)
     if metric not in known:
         raise SettingsError(f"--gate {text}: unknown {metric!r}{nearest(metric, known)}")
+    if metric == "regret" and len(runs) == 1:
+        raise SettingsError(
+            f"--gate {text}: of a single run it is always 0; compare several (--policy, --model)"
+        )
     try:
         limit = float(right)
     except ValueError:

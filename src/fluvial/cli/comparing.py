@@ -20,14 +20,14 @@ from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
 from fluvial.cli.version_reading import Book
 from fluvial.codec import Codec
-from fluvial.crew import Crew
+from fluvial.crew import Crew, nested
 from fluvial.errors import BadEvent, SettingsError, SourceUnavailable
 from fluvial.evaluation import Prequential
 from fluvial.kept import load_kept
 from fluvial.learner import Learner
 from fluvial.mixture import Mixture, NonFiniteAnswer, uniform
 from fluvial.models import unpickle
-from fluvial.shard import spec_of
+from fluvial.shard import extra_classes, spec_of
 from fluvial.types import Answer, Event, Retired, Task
 
 SECONDS = 10.0
@@ -124,7 +124,7 @@ def _loss(task: Task, y: Any, answer: Answer) -> float:
 def _contestant(book: Book, number: int) -> Contestant:
     """The kept model, or the one that answers now. Raises CheckpointRefused, SettingsError."""
     settings = book.settings
-    spec, extra = spec_of(settings), unpickle.parse_extra(settings.model.allow)
+    spec, extra = spec_of(settings), extra_classes(settings)
     opened = book.kept(number)
     if opened is not None:
         limit = settings.checkpoint.max_bytes
@@ -144,10 +144,9 @@ def _state(book: Book) -> Any:
     settings, checkpoint = book.settings, book.checkpoint()
     if checkpoint is None:
         raise SettingsError("there is no checkpoint yet")
-    extra, limit = unpickle.parse_extra(settings.model.allow), settings.checkpoint.max_bytes
+    extra, limit = extra_classes(settings), settings.checkpoint.max_bytes
     state = unpickle.loads(checkpoint.payload, extra, limit)
-    fold = state["fold"]
-    for blob in (fold["members"], *fold["blanks"].values(), *fold["snapshot"].values()):
+    for blob in nested(state["fold"]):
         unpickle.verify(blob, extra, limit)
     return state
 

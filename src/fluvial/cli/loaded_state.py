@@ -11,11 +11,12 @@ from fluvial.adapters.redis import RedisStore
 from fluvial.checkpoint import Expectation, Header, runtime, unseal
 from fluvial.codec import Codec
 from fluvial.config import Settings
+from fluvial.crew import nested
 from fluvial.errors import CheckpointRefused, SettingsError
 from fluvial.keys import Keys
 from fluvial.learner import Learner
 from fluvial.models import unpickle
-from fluvial.shard import model_fingerprint, signing_keys, spec_of
+from fluvial.shard import extra_classes, model_fingerprint, signing_keys, spec_of
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -65,10 +66,10 @@ def open_state(settings: Settings, shard: str, blob: bytes) -> Loaded:
         raise CheckpointRefused(
             "the checkpoint's model was made under other [model] settings: take those it was made under"
         )
-    extra = unpickle.parse_extra(settings.model.allow)
+    extra = extra_classes(settings)
     state: dict[str, Any] = unpickle.loads(opened.payload, extra, settings.checkpoint.max_bytes)
-    for nested in (state["fold"]["members"], *state["fold"]["blanks"].values()):
-        unpickle.verify(nested, extra, settings.checkpoint.max_bytes)
+    for inner in nested(state["fold"]):
+        unpickle.verify(inner, extra, settings.checkpoint.max_bytes)
     try:
         learner = Learner(spec_of(settings), state["fold"])
         codec = Codec(settings.schema, state["inference"])

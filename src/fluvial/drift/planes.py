@@ -51,6 +51,8 @@ class Planes:
         on = settings.planes
         self._features_on = "features" in on
         self.features: Plane | None = None
+        self._declared = bool(names) and len(names) <= WATCHED
+        """All features are known, and come in the declared order."""
         names = names or state.get("names", ())
         if self._features_on and names:
             self._watch(names, state.get("features"))
@@ -69,7 +71,6 @@ class Planes:
 
     def _watch(self, names: Sequence[str], state: Mapping[str, Any] | None = None) -> None:
         self._names = tuple(names[:WATCHED])
-        self._whole = len(self._names) == len(names)
         self._packers: dict[int, Struct] = {}
         self.features = self._plane("features", self._names, state)
 
@@ -90,7 +91,9 @@ class Planes:
         if self.features is not None:
             return self.features.update(recent(span), events, recent)
         if self._features_on and events >= SAMPLE:
-            self._watch(list(dict.fromkeys(chain.from_iterable(x for x, *_ in newest(SAMPLE)))))
+            names = list(dict.fromkeys(chain.from_iterable(x for x, *_ in newest(SAMPLE))))
+            if names:
+                self._watch(names)
         return ()
 
     def _watch_answers(self, span: int, events: int) -> tuple[Signal, ...]:
@@ -105,9 +108,9 @@ class Planes:
             self.predictions.restart()
 
     def _columns(self, xs: Sequence[dict[str, Feature]]) -> Columns:
-        """Features column by column; the short way when all are there and are numbers."""
+        """Features column by column; the short way when all declared ones are there and are numbers."""
         width = len(self._names)
-        if self._whole and set(map(len, xs)) == {width}:
+        if self._declared and set(map(len, xs)) == {width}:
             packer = self._packers.get(len(xs))
             if packer is None:
                 packer = self._packers[len(xs)] = Struct(f"{len(xs) * width}d")

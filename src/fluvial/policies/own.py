@@ -11,6 +11,8 @@ import msgspec
 from fluvial.errors import SettingsError
 from fluvial.types import Action, Decision, Standing
 
+WORDS = 500
+"""Characters of a decision's `because`."""
 LIMIT = 16
 """Decisions at once."""
 
@@ -44,7 +46,7 @@ class Own:
         self.challengers = self._number("challengers", 8)
         self.period = self._number("period", 10**9)
         self.recalls = self._number("recalls", 20)
-        self.ready = self._number("ready", 10**6, 100)
+        self.ready = self._number("ready", 10**6, 100, least=1)
 
     def __call__(self, standing: Standing) -> Sequence[Decision]:
         """Ask it."""
@@ -57,10 +59,11 @@ class Own:
             return (Decision(action=Action.HOLD, because=f"policy {self.name} {wrong}"[:500]),)
         return tuple(decisions)
 
-    def _number(self, name: str, most: int, default: int = 0) -> int:
+    def _number(self, name: str, most: int, default: int = 0, least: int = 0) -> int:
         value = getattr(self.policy, name, default)
-        if type(value) is not int or not 0 <= value <= most:
-            raise SettingsError(f"policy.factory: {self.name}.{name} is {value!r}; 0 to {most:,} it may be")
+        if type(value) is not int or not least <= value <= most:
+            allowed = f"{least} to {most:,} it may be"
+            raise SettingsError(f"policy.factory: {self.name}.{name} is {value!r}; {allowed}")
         return value
 
 
@@ -100,6 +103,8 @@ def _fault_of_fields(decision: Decision) -> str:
         msgspec.convert(msgspec.structs.asdict(decision), Decision, strict=True, from_attributes=True)
     except msgspec.ValidationError as error:
         return str(error)
+    if len(decision.because) > WORDS:
+        return f"{len(decision.because):,} characters of why; {WORDS} are kept with every checkpoint at most"
     return "less than no events" if decision.events < 0 or not decision.half_life >= 0.0 else ""
 
 

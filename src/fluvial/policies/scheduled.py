@@ -39,7 +39,8 @@ class Scheduled:
         because = self._due(standing)
         if not because:
             return ()
-        held = hold(standing, None, 0, self.max_reactions)
+        # So many events apart, as somebody chose, is no storm; the clock may run wild.
+        held = None if self.interval_events else hold(standing, None, 0, self.max_reactions)
         if held is not None:
             return (held,)
         renewed = Decision(action=self.action, because=because, events=self.events, half_life=self.half_life)

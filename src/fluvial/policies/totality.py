@@ -38,16 +38,28 @@ def faults(policy: Callable[[Standing], Sequence[Decision]], challengers: int = 
 
 def _tried(policy: Callable[[Standing], Sequence[Decision]], standing: Standing) -> str:
     try:
-        before = copy.deepcopy(getattr(policy, "__dict__", {}))
+        before = _remembered(policy)
         first = policy(standing)
         again = policy(standing)
         if first != again:
             return f"said {first!r} and then {again!r} to the same standing"
-        if getattr(policy, "__dict__", {}) != before:
+        if _remembered(policy) != before:
             return "changed its own attributes: what it should remember has to come from the standing"
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         return f"raised {type(error).__name__}: {error}"
     return fault(first, standing)
+
+
+def _remembered(value: object) -> object:
+    """What a policy knows, its parts and theirs too, copied in a form that compares by value."""
+    if isinstance(value, type):
+        return value
+    if isinstance(value, list | tuple):
+        return type(value), [_remembered(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _remembered(each) for name, each in value.items()}
+    known = getattr(value, "__dict__", None)
+    return copy.deepcopy(value) if known is None else (type(value), _remembered(dict(known)))
 
 
 def told(standing: Standing) -> str:
