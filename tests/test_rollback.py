@@ -8,10 +8,13 @@ import pytest
 
 from fluvial import rollback
 from fluvial.adapters.memory_store import MemoryStore
+from fluvial.adapters.versions import outdated
 from fluvial.codec import Codec
+from fluvial.config.settings import VersionSettings
 from fluvial.drift.error import CLOCK
 from fluvial.errors import Fenced, StoreFull, StoreUnavailable
-from fluvial.types import Rollback
+from fluvial.relearning import Relearning
+from fluvial.types import Kept, Rollback
 from fluvial.worker import SHARD
 from support import fold
 from test_worker import Bench
@@ -320,6 +323,28 @@ def test_the_log_is_learned_again_without_the_bad_span(bench, skip):
     assert b.kinds().count("relearned") == 1
     view = running.worker.tally
     assert view.taken[0].start == 0
+
+
+def test_while_the_log_is_learned_again_only_learning_again_is_allowed(bench):
+    """A model that had learned more would learn it twice; and spans may lie in all that was answered."""
+    b, running = reset_once(bench)
+    learner = running.worker.keeper.shard.learner
+    learner.relearning = Relearning({0: 5_000})
+    person(b)
+    assert "being learned again" in answered(b, running).because
+    assert learner.learned_until() == {0: 5_000}
+    person(b, id="r2", relearn=True, skip=((0, 4_000, 4_100),))
+    assert answered(b, running, "r2").version is not None
+    running.stop()
+
+
+def test_of_versions_kept_the_oldest_go_by_time_whatever_their_numbers():
+    """Behind a lineage that began anew the high numbers are the old ones."""
+    kept = {n: Kept(at=100.0 + n) for n in (7, 8, 9)} | {n: Kept(at=200.0 + n) for n in (1, 2)}
+    assert outdated(kept, VersionSettings(keep=2), 300.0) == [7, 8, 9]
+    pinned = kept | {7: Kept(at=107.0, pinned="ann")}
+    assert outdated(pinned, VersionSettings(keep=2), 300.0) == [8, 9]
+    assert outdated(kept, VersionSettings(keep=0), 300.0) == [7, 8, 9, 1, 2]
 
 
 REFUSED = {
