@@ -13,11 +13,13 @@ import pytest
 
 from fluvial.backtest import Record, Records, Run, replay
 from fluvial.backtest.drawing import ticks
-from fluvial.backtest.results import AHEAD, Question, events_to_recover, told
-from fluvial.backtest.trace import MAX_BUCKETS, Curve
+from fluvial.backtest.recovery import AHEAD, Recovery, events_to_recover, middle, recoveries, settled_level
+from fluvial.backtest.results import Question, told
+from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
 from fluvial.cli.backtest_feed import delay_in, feed_of
 from fluvial.errors import SettingsError
+from fluvial.types import Task
 from support import fold
 from support.parts import missing
 from support.service import toml
@@ -263,10 +265,30 @@ def losses_with_bump(length=4_000, drift=1_000, bad=600):
 
 
 def test_recovery_is_from_where_the_loss_is_back():
+    def back(total, *stretch):
+        return events_to_recover(total, 1, stretch, settled_level(total, 1, stretch))
+
     total = losses_with_bump()
-    assert events_to_recover(total, 1, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
-    assert events_to_recover(losses_with_bump(bad=0), 1, 1_000, 4_000) == 0
-    assert events_to_recover(total, 1, 3_500, 4_000) is None
+    assert back(total, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
+    assert back(losses_with_bump(bad=0), 1_000, 4_000) == 0
+    assert back(total, 3_500, 4_000) is None
+
+
+def trace_of(total):
+    made = Trace(Task.BINARY)
+    made.curve.extend(np.diff(total).tolist())
+    return made
+
+
+def test_who_stays_bad_after_a_true_drift_never_recovers():
+    good, bad = trace_of(losses_with_bump()), trace_of(losses_with_bump(bad=3_000))
+    (mine,), (others,) = recoveries([good, bad], [1_000], regression=False)
+    assert (mine.events, mine.never) == (590, False)
+    assert (others.events, others.never) == (None, True)
+    assert middle([others]) is middle([]) is None
+    assert middle([mine, mine, others]) == 590
+    assert middle([mine, others]) is None, "half of them never ended"
+    assert middle([mine, Recovery(1, None, None)]) == 590, "a stretch that is too short says nothing"
 
 
 @pytest.mark.parametrize("batch", [1, 999, 5_000])

@@ -20,6 +20,7 @@ from fluvial.checkpoint import Expectation
 from fluvial.errors import CheckpointRefused, FluvialError, SourceUnavailable, StoreError
 from fluvial.keeper import ASK_SECONDS, Keeper, Parts
 from fluvial.kept import load_kept, open_kept
+from fluvial.learner import Learner
 from fluvial.ledger import Ledger
 from fluvial.models import unpickle
 from fluvial.shard import LARGE, SECONDS, extra_classes, model_fingerprint, signing_keys
@@ -110,6 +111,14 @@ def _prepared(
         kept, _ = load_kept(opened, lambda b: unpickle.loads(b, extra, limit), learner.spec, learner.crew)
     except CheckpointRefused as error:
         raise RollbackRefused(f"version {request.version} cannot be loaded: {error}") from error
+    _check_what_is_learned(learner, kept, request)
+    if request.relearn:
+        _check_the_log(parts, opened.header.offsets, learner.learned_until(), request)
+    return kept
+
+
+def _check_what_is_learned(learner: Learner, kept: Retired, request: Rollback) -> None:
+    """No event may be learned twice, and none that waits for its label be lost."""
     late = learner.late.busy or any(p.pending for p in Ledger.restore(kept.ledger).partitions.values())
     if request.relearn and late:
         raise RollbackRefused("labels are late (policy.label_delay): roll back without learning again")
@@ -118,11 +127,8 @@ def _prepared(
             "the log is being learned again, and a model that had learned more would learn it twice: ask "
             "with --relearn, or once that is over"
         )
-    if request.relearn:
-        _check_the_log(parts, opened.header.offsets, learner.learned_until(), request)
-    elif request.skip:
+    if request.skip and not request.relearn:
         raise RollbackRefused("a span can be left out only of what is learned again")
-    return kept
 
 
 def _check_the_log(

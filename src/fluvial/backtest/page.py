@@ -11,7 +11,8 @@ import msgspec
 from fluvial import __version__
 from fluvial.backtest import moved
 from fluvial.backtest.drawing import Line, Mark, Strip, lines, shares, swatch
-from fluvial.backtest.results import AHEAD, NEAR, Question, Result, on_the_error
+from fluvial.backtest.recovery import AHEAD, NEAR
+from fluvial.backtest.results import Question, Result, on_the_error
 from fluvial.backtest.table import columns
 from fluvial.types import Task
 
@@ -58,14 +59,16 @@ def _table(results: Sequence[Result], question: Question, task: Task) -> str:
         others = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         cells += f"<tr><td>{swatch(i)}{escape(name)}</td>{others}</tr>"
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    whose = "the best of these runs" if question.drift_at else "it"
     drifts = "each true drift" if question.drift_at else "each drift that the run itself found"
     return (
         '<section><h2>What each run was worth</h2><div class="scroll"><table>'
         f"<tr>{titles}</tr>{cells}</table></div>"
         '<p class="note">Prequential: each event was predicted before its label was learned. Regret: how far '
         f"behind the best of these runs. Recovery: the median number of events after {drifts} until the loss "
-        f"of the next {AHEAD} is within {100 * NEAR:g} % of where it settles. No change: saying the last "
-        "label again would score. Events a second: decoding and folding, where this page was made.</p>"
+        f"of the next {AHEAD} is within {100 * NEAR:g} % of where {whose} settles. No change: saying "
+        "the last label again would score. Events a second: decoding and folding, where this page was "
+        "made.</p>"
         "</section>"
     )
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fluvial.backtest.recovery import Recovery, cumulated, middle, recoveries
 from fluvial.backtest.replay import Folded
-from fluvial.backtest.trace import Curve
+from fluvial.backtest.trace import Curve, Trace
 from fluvial.config import describe, fingerprint
 from fluvial.types import Task
 
 FORMAT = 1
 """Of the JSON."""
-AHEAD = 500
-"""Recovery: events over which the loss has to be back."""
-SETTLED_EVENTS = 2_000
-"""Recovery: at most so many of the last events before the next drift say what level is settled."""
-NEAR = 0.01
-"""Recovery: back is within a point of accuracy, or 1 % of the settled error in regression."""
 POINTS = 300
 """Of a curve in the JSON and on the page."""
 
@@ -41,16 +36,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Events after a true drift within which a signal is not a false alarm."""
     window: int = 1_000
     """Of the curves."""
-
-
-class Recovery(msgspec.Struct, frozen=True):
-    """How a run came through one drift."""
-
-    drift: int
-    found_after: int | None
-    """Events until the first drift signal; None: missed, or the drift is the run's own signal."""
-    events: int | None
-    """Events until the loss was back at its settled level; None: never, or the stretch is too short."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +61,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reactions: Mapping[str, int]
     holds: int
     versions: tuple[Mapping[str, Any], ...]
-    recoveries: tuple[Recovery, ...]
-    recovery: float | None
+    recoveries: tuple[Recovery, ...] = ()
+    recovery: float | None = None
     """Median of the recoveries."""
     false_alarms: int | None
     """None: no true drifts were given."""
@@ -100,10 +85,19 @@ def primary(task: Task) -> str:
     return "mae" if task is Task.REGRESSION else "accuracy"
 
 
-def told(folded: Sequence[Folded], question: Question) -> list[Result]:
-    """All runs, each with its regret against the best of them."""
-    results = [_result(each, question) for each in folded]
-    name = primary(folded[0].run.settings.schema.label.task)
+def told(folded: Iterable[Folded], question: Question) -> list[Result]:
+    """All runs, each with its recoveries, and its regret against the best of them.
+
+    Of each only the result and the trace are kept: no run weighs on the memory of the next.
+    """
+    results, traces, task = list[Result](), list[Trace](), Task.BINARY
+    for each in folded:
+        task = each.run.settings.schema.label.task
+        results.append(_result(each, question))
+        traces.append(each.trace)
+        del each
+    results = _recovered(results, traces, question, task)
+    name = primary(task)
     known = [r.metrics[name] for r in results if name in r.metrics]
     if not known:
         return results
@@ -115,13 +109,21 @@ def told(folded: Sequence[Folded], question: Question) -> list[Result]:
     ]
 
 
+def _recovered(
+    results: Sequence[Result], traces: Sequence[Trace], question: Question, task: Task
+) -> list[Result]:
+    out = []
+    found = recoveries(traces, question.drift_at, regression=task is Task.REGRESSION)
+    for result, mine in zip(results, found, strict=True):
+        out.append(msgspec.structs.replace(result, recoveries=mine, recovery=middle(mine)))
+    return out
+
+
 def _result(folded: Folded, question: Question) -> Result:
     learner, trace, settings = folded.learner, folded.trace, folded.run.settings
     ledgers = learner.ledger.partitions.values()
     handled = learner.ledger.handled()
     regression = settings.schema.label.task is Task.REGRESSION
-    recoveries = tuple(_recoveries(folded, question, regression))
-    back = [r.events for r in recoveries if r.events is not None]
     false, missed = _alarms(folded, question)
     return Result(
         name=folded.run.name,
@@ -140,8 +142,6 @@ def _result(folded: Folded, question: Question) -> Result:
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,
         versions=tuple(v._asdict() for v in trace.versions),
-        recoveries=recoveries,
-        recovery=float(np.median(back)) if back else None,
         false_alarms=false,
         missed=missed,
         seconds=folded.seconds,
@@ -161,7 +161,7 @@ def _thinned(rows: list[Any], most: int) -> list[Any]:
 
 def windowed(curve: Curve, window: int, *, regression: bool) -> list[tuple[int, float]]:
     """Mean loss (as accuracy in classification) over the `window` events before each of some places."""
-    total = _cumulated(curve)
+    total = cumulated(curve)
     buckets = len(total) - 1
     width = max(1, window // curve.size)
     places = _thinned(list(range(min(width, buckets), buckets + 1)), POINTS) if buckets else []
@@ -171,43 +171,6 @@ def windowed(curve: Curve, window: int, *, regression: bool) -> list[tuple[int, 
         loss = float(total[end] - total[begin]) / ((end - begin) * curve.size)
         out.append((end * curve.size, loss if regression else 1.0 - loss))
     return out
-
-
-def _cumulated(curve: Curve) -> Floats:
-    return np.concatenate([[0.0], np.cumsum(np.frombuffer(curve.sums))])
-
-
-def _recoveries(folded: Folded, question: Question, regression: bool) -> list[Recovery]:
-    """After each true drift; without any, after each that the run itself found, from its date on."""
-    trace = folded.trace
-    drifts = list(question.drift_at) or sorted({a.since for a in trace.drifts})
-    ends = [*drifts[1:], trace.at][: len(drifts)]
-    total, size = _cumulated(trace.curve), trace.curve.size
-    out = []
-    for drift, end in zip(drifts, ends, strict=True):
-        found = next((a.at - drift for a in trace.drifts if drift <= a.at < end), None)
-        back = events_to_recover(total, size, drift, end, regression=regression)
-        out.append(Recovery(drift, found if question.drift_at else None, back))
-    return out
-
-
-def events_to_recover(
-    total: Floats, size: int, drift: int, end: int, *, regression: bool = False
-) -> int | None:
-    """Events after `drift` from where the mean loss of the next `AHEAD` is at its settled level.
-
-    The settled level is the mean over the last half of the stretch up to `end`, at most `SETTLED_EVENTS`.
-    """
-    first, last = drift // size, min(end // size, len(total) - 1)
-    ahead = max(1, AHEAD // size)
-    if last - first < 2 * ahead:
-        return None
-    tail = min((last - first) // 2, max(1, SETTLED_EVENTS // size))
-    settled = (total[last] - total[last - tail]) / tail / size
-    limit = settled * (1.0 + NEAR) if regression else settled + NEAR
-    means = (total[first + ahead : last + 1] - total[first : last + 1 - ahead]) / ahead / size
-    back = np.flatnonzero(means <= limit)
-    return int(back[0]) * size if len(back) else None
 
 
 def _alarms(folded: Folded, question: Question) -> tuple[int | None, int | None]:

@@ -7,7 +7,7 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fluvial import __version__
-from fluvial.backtest import Question, Result, Run, failures, parse_gate, render, replay, told
+from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
 from fluvial.backtest.results import FORMAT, primary
 from fluvial.backtest.table import columns
@@ -265,17 +265,19 @@ def _folded(runs: Sequence[Run], feed: Feed, question: Question, console: Consol
         transient=True,
         disable=not console.is_terminal,
     )
-    folded = []
-    with bar:
+
+    def folded() -> Iterator[Folded]:
         for each in runs:
             task = bar.add_task(each.name, total=1.0, events=0)
 
             def watch(done: int, task: Any = task) -> None:
                 bar.update(task, completed=feed.share(done), events=done)
 
-            folded.append(replay(each, feed.records, watch))
+            yield replay(each, feed.records, watch)
             bar.update(task, completed=1.0)
-    return told(folded, question)
+
+    with bar:
+        return told(folded(), question)
 
 
 def _tell(
