@@ -268,6 +268,15 @@ def test_inferred_features_are_told_apart_by_name_whatever_their_order():
     assert watched.features.names == ("c", "a", "b")
 
 
+@pytest.mark.parametrize("value", [1.5, "text"])
+def test_a_feature_that_nobody_had_and_that_comes_is_said(value):
+    columns = [[None] * BEFORE + [value] * 1_024, normal(1, BEFORE + 1_024)[0]]
+    drift = next(s for s in feed(plane(2), columns) if s.kind is SignalKind.DRIFT)
+    (moved,) = drift.moved
+    assert (moved.name, moved.what, moved.before, moved.after) == ("f0", "missing", 1.0, 0.0)
+    assert moved.distance == -1.0
+
+
 def test_events_without_any_feature_are_no_plane():
     watched, seen = planes(names=()), []
     for n in range(40):

@@ -12,7 +12,7 @@ from fluvial.adapters.versions import outdated
 from fluvial.codec import Codec
 from fluvial.config.settings import VersionSettings
 from fluvial.drift.error import CLOCK
-from fluvial.errors import Fenced, StoreFull, StoreUnavailable
+from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.relearning import Relearning
 from fluvial.types import Kept, Rollback
 from fluvial.worker import SHARD
@@ -345,6 +345,16 @@ def test_of_versions_kept_the_oldest_go_by_time_whatever_their_numbers():
     pinned = kept | {7: Kept(at=107.0, pinned="ann")}
     assert outdated(pinned, VersionSettings(keep=2), 300.0) == [8, 9]
     assert outdated(kept, VersionSettings(keep=0), 300.0) == [7, 8, 9, 1, 2]
+
+
+def test_what_is_no_request_is_said_and_the_work_goes_on(bench, caplog):
+    class Odd(MemoryStore):
+        def asked(self, shard):
+            raise StoreError("this is no request; remove that field")
+
+    b = bench(fold.drifting(1_200), "linear", "reset")
+    b.run_to_the_end(store=Odd(b.backing))
+    assert caplog.text.count("cannot be read: this is no request; remove that field") == 1
 
 
 REFUSED = {

@@ -17,7 +17,13 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 
 from fluvial.checkpoint import Expectation
-from fluvial.errors import CheckpointRefused, FluvialError, SourceUnavailable, StoreError
+from fluvial.errors import (
+    CheckpointRefused,
+    FluvialError,
+    SourceUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
 from fluvial.keeper import ASK_SECONDS, Keeper, Parts
 from fluvial.kept import load_kept, open_kept
 from fluvial.learner import Learner
@@ -29,6 +35,8 @@ from fluvial.types import Reply, Retired, Rollback
 log = logging.getLogger("fluvial.worker")
 
 
+SAY_AGAIN_SECONDS = 60.0
+"""Between two words about a request that cannot be read."""
 MOST_WORDS, MOST_SPANS = 500, 100
 """What a request may say stays in the lineage, and so in each checkpoint."""
 
@@ -37,16 +45,25 @@ class RollbackRefused(FluvialError):
     """What was asked for cannot be done; nothing was changed."""
 
 
+def _asked(parts: Parts, keeper: Keeper) -> Rollback | None:
+    """What is asked for, looked up once a second."""
+    now = time.monotonic()
+    if now < keeper.look_for_requests_at:
+        return None
+    keeper.look_for_requests_at = now + ASK_SECONDS
+    try:
+        return parts.store.asked(keeper.shard.claim.shard)
+    except StoreUnavailable:
+        return None  # who has to write says it, and waits
+    except StoreError as error:  # what stands there is no request
+        log.warning("a roll-back is asked for that cannot be read: %s", error)
+        keeper.look_for_requests_at = now + SAY_AGAIN_SECONDS
+        return None
+
+
 def heed(parts: Parts, keeper: Keeper, stretch: Callable[[str, int], None]) -> bool:
     """Look for a request and deal with it; True: read again from the shard's offsets. Raises Fenced."""
-    if time.monotonic() < keeper.look_for_requests_at:
-        return False
-    keeper.look_for_requests_at = time.monotonic() + ASK_SECONDS
-    claim = keeper.shard.claim
-    try:
-        request = parts.store.asked(claim.shard)
-    except StoreError:
-        return False  # who has to write says it, and waits
+    claim, request = keeper.shard.claim, _asked(parts, keeper)
     if request is None:
         return False
     made, moved = _made(keeper, request), False

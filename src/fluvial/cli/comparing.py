@@ -50,6 +50,7 @@ class Contestant:
     def __init__(self, book: Book, number: int, retired: Retired, crew: Crew) -> None:
         label = book.settings.schema.label
         self.number = number
+        self._weighted = book.settings.schema.weight is not None
         self._members = crew.champions(retired, 0)
         weights = [retired.weights.get(member.lane, 1.0) for member in self._members]
         self._mixture = Mixture(label.task, label.size, self._members, weights)
@@ -72,7 +73,7 @@ class Contestant:
     def learn(self, event: Event) -> None:
         """Teach it one event."""
         for member in self._members:
-            member.teach(event.x, event.y)
+            member.teach(event.x, event.y, **({"w": event.weight} if self._weighted else {}))
 
 
 def run(book: Book, args: argparse.Namespace) -> int:

@@ -147,7 +147,9 @@ def show_drift(console: Console, told: Told) -> None:
     if told["event_time"] is not None:
         moment = datetime.fromtimestamp(float(told["event_time"]), UTC).strftime("%Y-%m-%d %H:%M:%S")
         facts.add_row("event", f"{told['partition']}:{told['offset']}, of {moment} UTC")
-    facts.add_row("watched mean", f"{told['before']:.4f} before, {told['after']:.4f} after")
+    # What nobody had has no mean, which the journal tells as null.
+    before, after = ("-" if told[k] is None else f"{told[k]:.4f}" for k in ("before", "after"))
+    facts.add_row("watched mean", f"{before} before, {after} after")
     late = told["events"] - told["since"]
     facts.add_row("began", f"at labelled event {told['since']:,}; noticed {late:,} events later")
     for name, value in told["own"].items():

@@ -76,11 +76,18 @@ class Column(msgspec.Struct, frozen=True):
 
     def coder(self) -> Callable[[Sequence[Raw]], list[float]]:
         """Make what puts values as numbers between the edges; NaN for what is absent, or not of this kind."""
+        if self.unknown:
+            return lambda raw: [math.nan if value is None or value != value else 0.0 for value in raw]  # noqa: PLR0124 - NaN is absent
         if not self.category:
             return lambda raw: [number(value) for value in raw]
         table: dict[Raw, float] = {value: float(k) for k, value in enumerate(self.values)}
         table[None] = math.nan
         return lambda raw: [table.get(value, float(VALUES)) for value in raw]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the whole sample lacked it: whatever comes, number or text, is in the one bin there is."""
+        return not self.edges and not self.category
 
     def bets(self) -> tuple[Bet, ...]:
         """Everything that is betted on in this column, in a fixed order."""

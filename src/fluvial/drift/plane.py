@@ -221,7 +221,9 @@ class Plane:
                 self._tilt[j, :n], self._mixed[j, :n], self._scope[j, :n] = own.tilt, own.mixed, own.scope
                 self._kept[j, :n], self._prior[j] = own.kept, own.prior
                 self._edges[j, : len(column.edges), 0, 0] = column.edges
-        self._codes = {j: c.coder() for j, c in enumerate(self._columns) if c is not None and c.category}
+        self._codes = {
+            j: c.coder() for j, c in enumerate(self._columns) if c is not None and (c.category or c.unknown)
+        }
         self._width = width
         self._stakes, self._lead, self._since = (
             self._widened(old, changed) for old in (self._stakes, self._lead, self._since)
@@ -337,7 +339,8 @@ class Plane:
         else:
             counts = np.bincount(bins, minlength=BINS + 1).astype(np.float64)
             counts[-1] = len(values) - len(there)
-            before, after = _share(self._counts[j] - counts, bet.bin), _share(counts, bet.bin)
+            at = BINS if bet.what == "missing" else bet.bin
+            before, after = _share(self._counts[j] - counts, at), _share(counts, at)
             distance = after - before
             if bet.what == "share":
                 value = (*column.values, "other")[min(bet.bin, len(column.values))]
