@@ -248,6 +248,14 @@ def test_regression_does_not_depend_on_the_targets_unit(scale):
     assert [o.answer[0] * scale for o in one.outcomes] == [o.answer[0] for o in other.outcomes]
 
 
+def test_errors_as_large_as_numbers_go_leave_the_weights_finite():
+    mixed = Mixture(Task.REGRESSION, 1, [], [0.5, 0.5])
+    for y in (1e200, -1e200, 1.0, 2.0):
+        mixed.reweigh(y, [(0.0,), (1e199,)], (0.0,))
+        assert 0.0 < mixed.scale <= 1e300
+        assert all(0.0 < weight < 1.0 for weight in mixed.weights)
+
+
 MODELS = ["mean", {"preset": "linear"}, {"preset": "tree"}, {"preset": "auto"}]
 
 

@@ -25,6 +25,8 @@ HOME = 0.4
 SCALE_RATE = 0.002
 """Of the fading mean of squared error that makes a regression loss free of the target's unit."""
 LOSS_CAP = 4.6
+MOST_SQUARED = 1e300
+"""Of a squared error: labels as large as a double can be must not make the scale infinite."""
 PATIENCE = 48
 """Late labels: so many events of waiting halve the rate at which weights move (`patient`)."""
 LIGHT = 0.02
@@ -309,7 +311,8 @@ class Mixture:
         self, y: float, answers: Sequence[Answer | None], served: Answer, eta: float
     ) -> list[float]:
         """Loss min(4.6, error^2 / 2 s^2), with s^2 the fading mean of the mixture's squared error."""
-        squared = (y - served[0]) ** 2
+        off = y - served[0]
+        squared = min(off * off, MOST_SQUARED)
         self.scale = squared if self.scale == 0.0 else self.scale + SCALE_RATE * (squared - self.scale)
         if self.scale <= 0.0:
             return list(self.weights)

@@ -144,7 +144,7 @@ class _Replay:
             at = (record.partition, record.offset)
             try:
                 event = decode(record.value, record.key, *at, record.timestamp_ms)
-                self._look_beside(record, at)
+                self._look_beside(record, event)
             except BadEvent as bad:
                 self._step(good)
                 self._refuse(record, bad.reason)
@@ -155,14 +155,16 @@ class _Replay:
         self._step(good)
         self.trace.weigh(self.learner.mixture.standings(self.learner.events))
 
-    def _look_beside(self, record: Record, at: tuple[int, int]) -> None:
+    def _look_beside(self, record: Record, event: Event) -> None:
         """What the schema does not know. Raises BadEvent."""
+        at = (event.partition, event.offset)
         if at in self._poisoned:
             raise BadEvent(Reason.MODEL, self._poisoned[at])
         if self._records.unit is not None:
             if record.delay is None:
                 raise BadEvent(Reason.LABEL, "the delay of its label is no number of at least 0")
-            self._delays[at] = record.delay
+            if event.y is not None:  # else nobody will ask
+                self._delays[at] = record.delay
 
     def _step(self, events: list[Event]) -> None:
         if events:
