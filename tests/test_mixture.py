@@ -1,6 +1,7 @@
 """Members and their mixture: odd answers, fixed share by hand, and no unit in a regression's weights."""
 
 import math
+import random
 
 import pytest
 
@@ -227,6 +228,23 @@ def test_demote_gives_the_least_weight():
     for _ in range(200):
         mixed.reweigh(True, [(0.0, 1.0), (1.0, 0.0), (1.0, 0.0)], (0.0, 1.0))
     assert mixed.weights[1:] == pytest.approx([least * 1.04] * 2, rel=0.01)
+
+
+def test_wild_features_do_not_throw_a_regression_off_its_track():
+    """A few events have two features at ten deviations, as prices have; the answer is found again."""
+    rng, events = random.Random(4), []
+    for k in range(4_500):
+        x = {name: rng.gauss(0, 1) for name in "abcdefg"}
+        y = x["a"] - x["b"] + rng.gauss(0, 0.1)
+        if k % 150 == 0:
+            x["f"] = x["g"] = 1e6 * rng.choice([-1, 1])
+        events.append((1e9 + k, x, y))
+    log = fold.Log("wild", "regression", dict.fromkeys("abcdefg", "number"), events)
+    done = fold.fold(fold.settings(log, {"preset": "linear"}), log.values)
+    answers = [(outcome.answer[0], y) for outcome, (_, _, y) in zip(done.outcomes, events, strict=True)]
+    assert max(abs(answer) for answer, _ in answers) < 100.0
+    usual = [abs(a - y) for k, (a, y) in enumerate(answers) if k > 1_000 and k % 150 > 50]
+    assert sum(usual) / len(usual) < 0.8
 
 
 @pytest.mark.parametrize("scale", [2.0**10, 2.0**-10])  # powers of two: not one bit of rounding between

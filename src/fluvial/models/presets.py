@@ -15,6 +15,9 @@ Lanes = dict[str, Any]
 NO_MEMORY_LIMIT = 2**62
 """River's tree memory limit reads `sys.getsizeof`, which differs after unpickling; so it is off."""
 TREE = {"memory_estimate_period": NO_MEMORY_LIMIT, "max_depth": 20}
+STEEPEST = 2.0
+"""A step of least squares at most: that of an error of one standard deviation of the target. Unbounded, one
+wild feature throws a model so far that the way back overshoots, further each time."""
 MEAN_LEAVES = {"leaf_prediction": "mean"}
 """For regression: River's linear leaves see raw features, refuse categories and can diverge."""
 
@@ -35,7 +38,9 @@ def _linear(task: Task, rate: float) -> Any:
     elif task is Task.MULTICLASS:
         head = linear_model.SoftmaxRegression(optim.SGD(rate))
     else:
-        regression = linear_model.LinearRegression(optim.SGD(rate / 5), intercept_lr=rate / 5)
+        regression = linear_model.LinearRegression(
+            optim.SGD(rate / 5), intercept_lr=rate / 5, clip_gradient=STEEPEST
+        )
         head = StandardiseTarget(regression)
     return Standardise() | head
 
