@@ -16,6 +16,9 @@ Lanes = dict[str, Any]
 NO_MEMORY_LIMIT = 2**62
 """River's tree memory limit reads `sys.getsizeof`, which differs after unpickling; so it is off."""
 TREE = {"memory_estimate_period": NO_MEMORY_LIMIT, "max_depth": 20}
+STEEPEST = 2.0
+"""A step of least squares at most: that of an error of one standard deviation of the target. Unbounded, one
+wild feature throws a model so far that the way back overshoots, further each time."""
 MEAN_LEAVES = {"leaf_prediction": "mean"}
 """For regression: River's linear leaves see raw features, refuse categories and can diverge."""
 
@@ -41,11 +44,6 @@ def _linear(task: Task, rate: float, scaler: Any = None) -> Any:
         )
         head = StandardiseTarget(regression)
     return (Standardise() if scaler is None else scaler) | head
-
-
-STEEPEST = 2.0
-"""A step of least squares at most: that of an error of one standard deviation of the target. Unbounded, one
-wild feature throws a model so far that the way back overshoots, further each time."""
 
 
 STEADY = (0.05, 0.01, 0.2)
