@@ -157,8 +157,14 @@ SAVING = [
     mutant(
         "inner-pickle-unread",
         "whoever can write to Redis rewrites a class of River in the worker, where no key is set",
-        [("shard.py", 'unpickle.verify(fold["members"], extra, limit)', "pass")],
+        [("shard.py", 'unpickle.verify(members, extra, limit)', "pass")],
         "test_saving_order.py::test_pickles_inside_the_payload_are_read_before_they_are_loaded[members]",
+    ),
+    mutant(
+        "inner-pickle-forgotten",
+        "the same by way of a model on trial, or of one kept to be recalled",
+        [("crew.py", "        *(trial[:1] if trial is not None else ()),\n", "")],
+        "test_reactions.py::test_every_pickle_in_a_state_is_known_to_whoever_has_to_verify_it[challenger]",
     ),
     mutant(
         "lost-state-begins-afresh",
