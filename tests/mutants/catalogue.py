@@ -157,7 +157,7 @@ SAVING = [
     mutant(
         "inner-pickle-unread",
         "whoever can write to Redis rewrites a class of River in the worker, where no key is set",
-        [("shard.py", 'unpickle.verify(members, extra, limit)', "pass")],
+        [("shard.py", "unpickle.verify(members, extra, limit)", "pass")],
         "test_saving_order.py::test_pickles_inside_the_payload_are_read_before_they_are_loaded[members]",
     ),
     mutant(
