@@ -207,13 +207,15 @@ def test_a_topic_that_is_not_there_is_said(settings, capsys, monkeypatch, root):
     assert "fluvial run: topic 'not-there' does not exist" in capsys.readouterr().err
 
 
-ARENAS = """
+BEFORE = """
 import ctypes, sys, threading
 from fluvial import app
-if sys.argv[1] == "one":
+if sys.argv[1] == "steady":
     app.steady_heap()
 libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
+libc.malloc.restype = libc.fdopen.restype = ctypes.c_void_p
+"""
+EIGHT_THREADS = """
 gate = threading.Barrier(8)
 def allocate():
     gate.wait()
@@ -223,48 +225,41 @@ def allocate():
 threads = [threading.Thread(target=allocate) for _ in range(8)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-libc.fdopen.restype = ctypes.c_void_p
-stream = libc.fdopen(1, b"w")
-libc.malloc_info(0, ctypes.c_void_p(stream))
-libc.fflush(ctypes.c_void_p(stream))
 """
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas to count")
-def test_threads_share_one_heap():
-    heaps = {}
-    for wanted in ("one", "many"):
-        done = subprocess.run(
-            [sys.executable, "-c", ARENAS, wanted], capture_output=True, text=True, timeout=60, check=True
-        )
-        heaps[wanted] = done.stdout.count("<heap nr=")
-    assert heaps["one"] == 1 < heaps["many"]
-
-
 LARGE = """
-import ctypes, sys
-from fluvial import app
-if sys.argv[1] == "steady":
-    app.steady_heap()
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
 for _ in range(3):  # a freed block raises the size from which glibc asks the system
     libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(20_000_000))))
 libc.malloc(ctypes.c_size_t(1_000_000))
-libc.fdopen.restype = ctypes.c_void_p
+"""
+TELL = """
 stream = libc.fdopen(1, b"w")
 libc.malloc_info(0, ctypes.c_void_p(stream))
 libc.fflush(ctypes.c_void_p(stream))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc says what it took from the system")
+def malloc_info(script):
+    """What glibc says of its heaps behind a script, in a process as the service has it and in a plain one."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc says what its heaps are")
+    return [
+        subprocess.run(
+            [sys.executable, "-c", BEFORE + script + TELL, how],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for how in ("steady", "plain")
+    ]
+
+
+def test_threads_share_one_heap():
+    steady, plain = (told.count("<heap nr=") for told in malloc_info(EIGHT_THREADS))
+    assert steady == 1 < plain
+
+
 def test_what_is_large_stays_out_of_the_heap():
-    taken = {}
-    for wanted in ("steady", "default"):
-        done = subprocess.run(
-            [sys.executable, "-c", LARGE, wanted], capture_output=True, text=True, timeout=60, check=True
-        )
-        [size] = re.findall(r'<total type="mmap" count="\d+" size="(\d+)"', done.stdout)
-        taken[wanted] = int(size)
-    assert taken["steady"] - taken["default"] > 900_000
+    of_the_system = r'<total type="mmap" count="\d+" size="(\d+)"'
+    steady, plain = (int(re.findall(of_the_system, told)[0]) for told in malloc_info(LARGE))
+    assert steady - plain > 900_000

@@ -518,7 +518,7 @@ def test_what_the_server_says_of_itself(store):
     assert (report.persistent, report.eviction, report.embedded) == (True, "noeviction", False)
 
 
-def test_a_server_that_reads_its_files_cannot_say_what_it_is():
+def test_a_server_that_reads_its_files_cannot_say_what_it_is(redis_binary):
     """INFO answers while it loads, and says that the append-only file is off."""
     server = RedisServer().start()
     bench = RedisBench(server.cli, server.url)

@@ -37,9 +37,9 @@ def steady_heap() -> None:
     """Keep resident memory from creeping up, where the C library is glibc.
 
     One heap for all threads: else each thread of the Kafka client gets its own, and what one frees another
-    cannot use, a megabyte in an hour. And what is large stays out of it: else the library learns to take
-    fetched batches from the heap too, which they tear into holes, a tenth of a megabyte in an hour. Call it
-    before the clients are made: heaps that are there stay.
+    cannot use, a megabyte in an hour. And what is large stays out of it: else the library learns to
+    take large blocks from the heap too, and it grew by a tenth of a megabyte in an hour. Call it before the
+    clients are made: heaps that are there stay.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
