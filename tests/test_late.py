@@ -10,6 +10,7 @@ from fluvial.errors import ModelError
 from fluvial.evaluation import Prequential
 from fluvial.late import LateLabels, Lateness, checked_delay
 from fluvial.learner import Learner
+from fluvial.ledger import Ledger
 from fluvial.types import Event
 from support import fold
 from test_learner import CASES, POLICIES
@@ -163,12 +164,32 @@ def test_a_label_on_which_the_model_raises_is_named_and_can_be_given_up():
     kept = fold.copied(learner)
     with pytest.raises(ModelError) as caught:
         learner.steps(events[3:])
-    assert (caught.value.partition, caught.value.offset) == (0, 1)
-    assert kept.give_up_label(0, 1)
-    assert not kept.give_up_label(0, 1)
+    assert (caught.value.partition, caught.value.offset, caught.value.late) == (0, 1, True)
+    assert kept.give_up_label(0, 1, "it raises")
     kept.steps(events[3:])
     ledger = kept.ledger.partitions[0]
     assert (ledger.learned, ledger.scored, ledger.pending, ledger.balanced()) == (4, 1, 3, True)
+
+    anew = fold.genesis(settings)
+    assert not anew.give_up_label(0, 1, "it raises"), "it is not here yet"
+    entries = [e for outcome in anew.steps(events) if outcome.rare is not None for e in outcome.rare.entries]
+    assert [(e.kind, e.offset, e.detail) for e in entries] == [("label-given-up", 1, {"why": "it raises"})]
+    fold.assert_same_fold(anew, kept)
+
+
+def test_a_model_kept_while_labels_wait_had_not_learned_them():
+    """Its ledger is that of its last event, whether the event under way is pending or has no label."""
+    for label in (True, None):
+        ledger = Ledger.starting_at({0: 0})
+        for offset in range(5):
+            row = ledger.advance(0, offset)
+            row.pending += 1
+        before = ledger.state()
+        row = ledger.advance(0, 5)
+        row.pending += label is not None
+        row.scored += label is None
+        assert row.balanced()
+        assert ledger.before(0, 5, labelled=label is not None)["partitions"] == before["partitions"]
 
 
 @pytest.mark.parametrize(

@@ -465,6 +465,9 @@ class Mortal(MemoryStore):
     def save(self, *args):
         return self._dies("save", args)
 
+    def take(self, *args):
+        return self._dies("take", args)
+
     def answer(self, *args):
         return self._dies("answer", args)
 
@@ -473,10 +476,10 @@ class Mortal(MemoryStore):
 
 
 @pytest.mark.parametrize("relearn", [False, True])
-@pytest.mark.parametrize("call", ["save", "answer"])
+@pytest.mark.parametrize("call", ["take", "save", "answer"])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_in_the_middle_takes_effect_once(bench, call, after, relearn):
-    """Before the checkpoint, behind it, before the answer and behind it."""
+    """Before and behind each: it cannot be taken back any more, the checkpoint, the answer."""
     b, running = reset_once(bench)
     running.stop()
     request = person(b, relearn=relearn)
@@ -517,6 +520,27 @@ def test_a_full_store_is_answered_only_when_it_is_durable(bench):
     assert answered(b, again).version == 4
     again.stop()
     assert len(rollbacks(b)) == 1
+
+
+def test_what_is_taken_back_while_it_is_looked_at_is_not_carried_out(bench):
+    b, running = reset_once(bench)
+    running.stop()
+    request = person(b)
+
+    class Late(MemoryStore):
+        """The person takes it back between the look at the kept model and the deed."""
+
+        def version_blob(self, shard, number):
+            self.withdraw(SHARD, request)
+            return super().version_blob(shard, number)
+
+    again = b.start(store=Late(b.backing))
+    again.until(lambda: SHARD not in b.backing.asked, "its end")
+    go_on(b, again)
+    again.stop()
+    assert rollbacks(b) == []
+    assert SHARD not in b.backing.answered
+    assert b.kinds().count("rollback-withdrawn") == 1
 
 
 def test_an_outage_while_it_is_asked_changes_nothing(bench):

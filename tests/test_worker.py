@@ -528,17 +528,22 @@ def test_an_event_on_which_the_model_raises_is_left_out_bit_for_bit(bench, kind)
 
 
 def test_a_late_label_on_which_the_model_raises_is_given_up_and_told(bench):
-    """By then its event is behind the checkpoint and does not come again: it stays scored only."""
+    """Its event was answered: it stays scored only, wherever the checkpoint fell."""
     log = counting_log(1_200, {150: 1.0, 400: 1.0})
-    b = bench(log.first(200), "counting", {"name": "observe", "label_delay": 90})
-    b.run_to_the_end()
-    b.append(log.values[200:])
-    b.run_to_the_end()
-    ledger = b.learner().ledger.partitions[0]
-    assert (ledger.pending, ledger.balanced()) == (90, True)
-    assert (ledger.scored, ledger.dead) == (1, 1)
-    assert b.kinds().count("label-given-up") == 1
-    assert ledger.learned == b.learner().mixture.members[0].model.seen == 1_200 - 90 - 2
+    learners = []
+    for saved_at in (100, 200, 420):  # before both came, between event and label of the first, of the second
+        b = bench(log.first(saved_at), "counting", {"name": "observe", "label_delay": 90})
+        b.run_to_the_end()
+        b.append(log.values[saved_at:])
+        b.run_to_the_end()
+        assert b.kinds().count("label-given-up") == 2
+        assert b.sink.letters == []
+        learners.append(b.learner())
+    for learner in learners:
+        ledger = learner.ledger.partitions[0]
+        assert (ledger.pending, ledger.scored, ledger.dead, ledger.balanced()) == (90, 2, 0, True)
+        assert ledger.learned == learner.mixture.members[0].model.seen == 1_200 - 90 - 2
+        fold.assert_same_fold(learner, learners[0])
 
 
 def test_a_model_that_raises_all_the_time_trips_the_breaker(bench):

@@ -70,6 +70,8 @@ class ModelError(FluvialError):
         self.partition = partition
         self.offset = offset
         self.detail = f"{where}: {type(cause).__name__}: {cause}"[:500]
+        self.late = False
+        """Whether it was the event's label that came late: the event itself was answered before."""
 
 
 class ModelRefused(FluvialError):

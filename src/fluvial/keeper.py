@@ -105,6 +105,8 @@ class Keeper:
         self._ignored: set[int] = set()
         """Added partitions that are left out."""
         self._poisoned: dict[tuple[int, int], str] = {}
+        self._poisoned_labels: dict[tuple[int, int], str] = {}
+        """Of late labels, whose events were answered."""
         self._model_errors: deque[int] = deque(maxlen=max(1, parts.settings.worker.max_model_errors))
         self._stretch = stretch
         self._opening = Opening(parts.settings, parts.store, parts.source, partition, stretch)
@@ -339,7 +341,8 @@ class Keeper:
                 f"the model raised on {len(self._model_errors)} of 10,000; the last: {error.detail}. "
                 "Nothing is lost; mend the model or the schema, or raise worker.max_model_errors"
             ) from error
-        self._poisoned[error.partition, error.offset] = error.detail
+        poisoned = self._poisoned_labels if error.late else self._poisoned
+        poisoned[error.partition, error.offset] = error.detail
         self._persist(self.publisher.flush)
         self._entries.clear()
         self._retired.clear()
@@ -350,9 +353,9 @@ class Keeper:
         self._give_up_labels()
 
     def _give_up_labels(self) -> None:
-        """Leave out the pending labels on which the model raised: their events do not come again."""
-        for (partition, offset), why in self._poisoned.items():
-            if self.shard.learner.give_up_label(partition, offset):
+        """Leave out the late labels on which the model raised: pending ones now, others when they come."""
+        for (partition, offset), why in self._poisoned_labels.items():
+            if self.shard.learner.give_up_label(partition, offset, why):
                 self.keep(Entry("label-given-up", partition, offset, time.time(), {"why": why}))
                 self.pace.count(1)
 
@@ -457,8 +460,13 @@ class Keeper:
         self._versions.clear()
         # Those still ahead stay known: a checkpoint may be saved on the way back to the offender.
         offsets = shard.offsets
-        self._poisoned = {at: why for at, why in self._poisoned.items() if at[1] >= offsets[at[0]]}
+        self._poisoned = _ahead(self._poisoned, offsets)
+        self._poisoned_labels = _ahead(self._poisoned_labels, offsets)
         tally.saved += 1
         tally.saved_at = time.monotonic()
         tally.saved_bytes = size
         self._parts.source.commit(offsets, f"{shard.sequence}:{shard.claim.epoch}")
+
+
+def _ahead(poisoned: Mapping[tuple[int, int], str], offsets: Mapping[int, int]) -> dict[tuple[int, int], str]:
+    return {at: why for at, why in poisoned.items() if at[1] >= offsets[at[0]]}

@@ -54,6 +54,9 @@ class LateLabels:
         self.came: int = 0
         """Labelled events that came, known or not."""
         self._queue: list[tuple[float, int, Held]] = []
+        self._given_up: dict[tuple[int, int], str] = {}
+        """Why labels that are still to come are left out. No part of the state: a fold from any checkpoint
+        meets the same error again."""
         self._again: dict[int, Answer] = {}
         """Place among the rows since the last turn -> what was answered when the label came."""
         if state is not None:
@@ -70,9 +73,11 @@ class LateLabels:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def keep(self, event: Event, y: Label, answer: Answer | None) -> None:
-        """Let a label wait for its time."""
+    def keep(self, event: Event, y: Label, answer: Answer | None) -> str | None:
+        """Let a label wait for its time; or why it is left out."""
         self.came += 1
+        if self._given_up and (why := self._given_up.pop((event.partition, event.offset), None)) is not None:
+            return why
         late = self._lateness
         if late.delay_of is None:
             due = float(self.came + late.delay)
@@ -82,6 +87,7 @@ class LateLabels:
             due = event.time + late.delay_of(event)
         held = Held(event.partition, event.offset, event.x, y, event.weight, answer)
         heapq.heappush(self._queue, (due, self.came, held))
+        return None
 
     def known(self, time: float) -> Iterator[tuple[Held, int]]:
         """Give, and forget, those whose labels are known now, and how many labelled events came since.
@@ -93,12 +99,14 @@ class LateLabels:
             _, number, held = heapq.heappop(self._queue)
             yield held, self.came - number
 
-    def give_up(self, partition: int, offset: int) -> bool:
-        """Forget one whose label cannot be learned; False when it is not here."""
+    def give_up(self, partition: int, offset: int, why: str) -> bool:
+        """Forget one whose label cannot be learned; False when it is not here: it is left out if it comes."""
         left = [row for row in self._queue if (row[2].partition, row[2].offset) != (partition, offset)]
         found = len(left) < len(self._queue)
         heapq.heapify(left)
         self._queue = left
+        if not found:
+            self._given_up[partition, offset] = why
         return found
 
     def judge(self, place: int, again: Answer) -> None:

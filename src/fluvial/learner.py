@@ -282,20 +282,23 @@ class Learner(Reactions):
         """Let the label wait, then learn those that are known by now."""
         if event.y is None:
             ledger.scored += 1
+        elif (why := self.late.keep(event, event.y, answer)) is not None:
+            ledger.scored += 1
+            note = _both(note, Rare(entries=(self._entry("label-given-up", event, {"why": why}),)))
         else:
             ledger.pending += 1
-            self.late.keep(event, event.y, answer)
         for held, waited in self.late.known(event.time):
-            note = _both(note, self._learn_late(event, held, waited))
+            try:
+                note = _both(note, self._learn_late(event, held, waited))
+            except ModelError as error:
+                error.late = (error.partition, error.offset) == (held.partition, held.offset)
+                raise
         if answer is None:
             return Outcome(self._uniform, 0, version, False, note)
         return Outcome(answer, answer.index(max(answer)), version, True, note)
 
     def _learn_late(self, event: Event, held: Held, waited: int) -> Rare | None:
         """Learn a label that is known at `event`; what `step` does at once when labels are not late."""
-        ledger = self.ledger.partitions[held.partition]
-        ledger.pending -= 1
-        ledger.learned += 1
         self.events += 1
         about = Event(held.partition, held.offset, event.time, None, held.x, held.y, held.weight)
         note = None
@@ -313,6 +316,9 @@ class Learner(Reactions):
                 note = self._turn(event)
             elif self._period and self.events % self._period == 0:
                 note = self._react(event, ()).rare()
+        ledger = self.ledger.partitions[held.partition]
+        ledger.pending -= 1
+        ledger.learned += 1
         self._learn(about, held.y)
         return note
 
@@ -327,9 +333,12 @@ class Learner(Reactions):
         except BaseException as error:  # as in `_predict`
             raise ModelError(about.partition, about.offset, "predict", error) from error
 
-    def give_up_label(self, partition: int, offset: int) -> bool:
-        """Leave a pending label out, on which the model raised: its event stays scored only."""
-        if not self.late.give_up(partition, offset):
+    def give_up_label(self, partition: int, offset: int, why: str) -> bool:
+        """Leave a late label out, on which the model raised: its event stays scored only.
+
+        False: it is not pending; when its event comes again, the fold says it. Both come to the same state.
+        """
+        if not self.late.give_up(partition, offset, why):
             return False
         ledger = self.ledger.partitions[partition]
         ledger.pending -= 1

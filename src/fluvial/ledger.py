@@ -87,11 +87,13 @@ class Ledger:
         """The next offset of each partition."""
         return {p: ledger.next for p, ledger in self.partitions.items()}
 
-    def before(self, partition: int, offset: int) -> dict[str, Any]:
+    def before(self, partition: int, offset: int, *, labelled: bool = True) -> dict[str, Any]:
         """State as it stood before this offset, which is under way: accounted for, perhaps counted too."""
         state = self.state()
         under_way = msgspec.structs.replace(self.partitions[partition], next=offset)
-        under_way.learned -= self.partitions[partition].balanced()
+        if self.partitions[partition].balanced():
+            counted = "scored" if not labelled else "pending" if under_way.pending else "learned"
+            setattr(under_way, counted, getattr(under_way, counted) - 1)
         state["partitions"][partition] = msgspec.structs.astuple(under_way)
         return state
 

@@ -238,7 +238,13 @@ class Store(Protocol):
         """What is asked for and not answered yet."""
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
-        """A person takes it back; journalled. False: it does not stand (any more)."""
+        """A person takes it back; journalled. False: it does not stand (any more), or it is being carried out."""
+
+    def take(self, claim: Claim, request: Rollback) -> Rollback | None:
+        """The owner begins to carry it out: as it stands from now on, or None: it was taken back meanwhile.
+
+        Raises Fenced.
+        """
 
     def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
         """The owner says what became of a request, which then no longer stands; refusals are journalled.

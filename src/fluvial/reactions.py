@@ -92,6 +92,10 @@ def faded(rows: Sequence[Learned], half_life: float) -> list[Learned]:
     return [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
 
 
+def _before(ledger: Ledger, event: Event) -> Mapping[str, Any]:
+    return ledger.before(event.partition, event.offset, labelled=event.y is not None)
+
+
 def _instead(decision: Decision) -> Decision:
     return msgspec.structs.replace(decision, action=Action.RESET)
 
@@ -266,7 +270,7 @@ class Reactions:
             served=self.lineage.versions[-1],
             weights={m.lane: w for m, w in champions},
             ages={m.lane: self.events - m.born for m, _ in champions},
-            ledger=ledger.state() if event is None else ledger.before(event.partition, event.offset),
+            ledger=ledger.state() if event is None else _before(ledger, event),
             metrics=self.fading_metrics(),
         )
 

@@ -2,6 +2,7 @@
 
     look        the request is in the store; asked for once a second
     refuse      whatever cannot be done is answered with its reason, and nothing is changed
+    take        from here on the person cannot take it back
     carry out   in memory, as a version with the cause `rollback` that names the request
     save        at once; a crash before it leaves the request standing, for whoever owns the shard next
     answer      a crash before it: the next owner finds the request in its lineage, and answers
@@ -78,8 +79,11 @@ def heed(parts: Parts, keeper: Keeper, stretch: Callable[[str, int], None]) -> b
         except SourceUnavailable as error:
             log.warning("the roll-back to version %d waits: %s", request.version, error)
             return False
-        log.warning("rolling back to version %d, as %s asked", request.version, request.by)
-        keeper.roll_back(kept, request)
+        taken = _taken(parts, keeper, request)
+        if taken is None:
+            return False
+        keeper.roll_back(kept, taken)
+        request = taken
         made, moved = _made(keeper, request), request.relearn
     if keeper.unsaved:
         keeper.checkpoint()
@@ -87,6 +91,16 @@ def heed(parts: Parts, keeper: Keeper, stretch: Callable[[str, int], None]) -> b
         done = Reply(request.id, made)
         keeper.persist(lambda: parts.store.answer(keeper.shard.claim, request, done))
     return moved
+
+
+def _taken(parts: Parts, keeper: Keeper, request: Rollback) -> Rollback | None:
+    """The request as it stands once nobody can take it back; None: somebody has. Raises Fenced."""
+    taken = keeper.persist(lambda: parts.store.take(keeper.shard.claim, request))
+    if taken is None:
+        log.warning("no roll-back to version %d: it was taken back", request.version)
+    else:
+        log.warning("rolling back to version %d, as %s asked", request.version, request.by)
+    return taken
 
 
 def _made(keeper: Keeper, request: Rollback) -> int | None:

@@ -260,6 +260,8 @@ class Rollback(msgspec.Struct, frozen=True):
     """Read the log again from where that version had learned its last event."""
     skip: tuple[tuple[int, int, int], ...] = ()
     """Spans that are then left out: partition, first offset, the next one after it."""
+    taken: bool = False
+    """The owner carries it out: it cannot be taken back any more."""
 
 
 class Reply(msgspec.Struct, frozen=True):

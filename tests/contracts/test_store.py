@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 
 from fluvial.config import ScoreSettings, VersionSettings
@@ -389,6 +390,27 @@ def test_a_request_may_be_taken_back(store):
     assert store.asked(SHARD) is None
     assert not store.withdraw(SHARD, BACK)
     assert kinds(store) == ["rollback-withdrawn", "rollback-asked"]
+    assert store.take(store.claim(SHARD, "a"), BACK) is None, "it is gone"
+    assert store.asked(SHARD) is None
+
+
+def test_a_request_that_is_carried_out_cannot_be_taken_back(bench, store):
+    store.ask(SHARD, BACK)
+    first = store.claim(SHARD, "a")
+    taken = store.take(first, BACK)
+    assert taken == msgspec.structs.replace(BACK, taken=True)
+    assert bench.open().asked(SHARD) == taken
+    for request in (BACK, taken):
+        assert not store.withdraw(SHARD, request)
+        assert store.take(first, request) == taken, "a repeated call"
+    assert store.ask(SHARD, BACK), "a repeated call"
+    assert not store.ask(SHARD, Rollback("r2", 2, "bob", "", 1e9))
+    second = store.claim(SHARD, "b")
+    with pytest.raises(Fenced):
+        store.take(first, taken)
+    store.answer(second, store.take(second, taken), Reply("r1", 5))
+    assert store.asked(SHARD) is None
+    assert kinds(store) == ["rollback-asked"]
 
 
 # Scores

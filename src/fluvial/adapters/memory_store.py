@@ -297,7 +297,7 @@ class MemoryStore:
             if standing is None and (reply is None or reply.id != request.id):
                 backing.asked[shard] = request
                 self._append(shard, [asking("rollback-asked", request)])
-            return standing in {None, request}
+            return standing is None or standing.id == request.id
 
     def asked(self, shard: str) -> Rollback | None:
         """What is asked for; see the port."""
@@ -307,11 +307,21 @@ class MemoryStore:
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
         with self._call() as backing:
-            if backing.asked.get(shard) != request:
+            if request.taken or backing.asked.get(shard) != request:
                 return False
             del backing.asked[shard]
             self._append(shard, [asking("rollback-withdrawn", request)])
             return True
+
+    def take(self, claim: Claim, request: Rollback) -> Rollback | None:
+        """Begin to carry it out; see the port."""
+        taken = msgspec.structs.replace(request, taken=True)
+        with self._call() as backing:
+            self._owned(claim)
+            if backing.asked.get(claim.shard) not in {request, taken}:
+                return None
+            backing.asked[claim.shard] = taken
+            return taken
 
     def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
         """Say what became of it; see the port."""

@@ -515,11 +515,23 @@ class RedisStore:
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
+        if request.taken:
+            return False
         entry = asking("rollback-withdrawn", request)
         args = [shard, self._encode(request), JOURNAL_LENGTH, *_told([entry])]
         return bool(
             self._server.script("withdraw", [self._keys.asked, self._keys.journal], args) == b"withdrawn"
         )
+
+    def take(self, claim: Claim, request: Rollback) -> Rollback | None:
+        """Begin to carry it out; see the port."""
+        taken = msgspec.structs.replace(request, taken=True)
+        keys = [self._keys.head(claim.shard), self._keys.asked]
+        args = [claim.epoch, claim.token, claim.shard, self._encode(request), self._encode(taken)]
+        answer = self._server.script("take", keys, args)
+        if answer == b"fenced":
+            _fenced(claim)
+        return taken if answer == b"taken" else None
 
     def answer(self, claim: Claim, request: Rollback, reply: Reply) -> None:
         """Say what became of it; see the port."""

@@ -80,6 +80,7 @@ class _Replay:
         self._run, self._records, self._watch = run, records, watch
         self._delays: dict[tuple[int, int], float] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
+        self._poisoned_labels: dict[tuple[int, int], str] = {}
         self._errors: list[int] = []
         self.dead: Counter[str] = Counter()
         self.trips = 0
@@ -129,11 +130,14 @@ class _Replay:
                 f"the model raised on {len(recent)} of 10,000 events; the last, at offset {error.offset}: "
                 f"{error.detail}. Mend the model or the schema, or raise worker.max_model_errors"
             ) from error
-        self._poisoned[error.partition, error.offset] = error.detail
+        poisoned = self._poisoned_labels if error.late else self._poisoned
+        poisoned[error.partition, error.offset] = error.detail
         self._delays.clear()
         self.dead.clear()
         self.trips, self.seconds = 0, 0.0
         self._begin()
+        for at, why in self._poisoned_labels.items():
+            self.learner.give_up_label(*at, why)
 
     def _fold(self, chunk: Iterable[Record]) -> None:
         """Decode and step; a bad event is accounted for at its place."""

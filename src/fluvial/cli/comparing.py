@@ -15,13 +15,14 @@ from rich.table import Table
 
 from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaSource
+from fluvial.adapters.kafka.stretch import Bounds, read_partition
 from fluvial.cli import find_modules_here
 from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
 from fluvial.cli.version_reading import Book
 from fluvial.codec import Codec
 from fluvial.crew import Crew, nested
-from fluvial.errors import BadEvent, SettingsError, SourceUnavailable
+from fluvial.errors import BadEvent, SettingsError
 from fluvial.evaluation import Prequential
 from fluvial.kept import load_kept
 from fluvial.learner import Learner
@@ -180,21 +181,14 @@ def _of_topic(book: Book, args: argparse.Namespace) -> Iterator[Record]:
     """A stretch of one partition. Raises SourceUnavailable, OffsetLost, SettingsError."""
     source = KafkaSource(book.settings.kafka, book.settings.service)
     try:
-        bounds = source.bounds(args.partition, SECONDS)
-        begin, end = _stretch(args, bounds.low, bounds.high)
-        source.assign({args.partition: begin})
-        silent = 0
-        while begin < end:
-            messages = source.poll(1_000, 1.0)
-            silent = 0 if messages else silent + 1
-            if silent > SECONDS:
-                raise SourceUnavailable(f"nothing came of partition {args.partition} for {SECONDS:g} s")
-            for message in messages:
-                begin = message.offset() + 1
-                if message.offset() < end:
-                    yield Record(message.value(), message.key(), message.offset(), message.timestamp()[1])
+        known = source.bounds(args.partition, SECONDS)
     finally:
         source.close(SECONDS)
+    bounds = Bounds(*_stretch(args, known.low, known.high))
+    if bounds.first >= bounds.end:
+        return
+    for message in read_partition(book.settings.kafka, book.settings.service, args.partition, bounds):
+        yield Record(message.value(), message.key(), message.offset(), message.timestamp()[1])
 
 
 def _stretch(args: argparse.Namespace, low: int, high: int) -> tuple[int, int]:

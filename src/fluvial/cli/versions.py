@@ -263,8 +263,16 @@ def _withdraw(book: Book, args: argparse.Namespace) -> int:
     )
     if args.json:
         _print({"to": args.number, "withdrawn": done})
+    elif done:
+        print("taken back")
     else:
-        print("taken back" if done else f"nobody asks for version {args.number} (any more)")
+        standing = book.store.asked(book.shard)
+        under_way = standing is not None and standing.taken and standing.version == args.number
+        print(
+            "too late: it is being carried out; ask for another version once it is"
+            if under_way
+            else f"nobody asks for version {args.number} (any more)"
+        )
     return 0 if done else 1
 
 

@@ -80,23 +80,30 @@ class Stretch:
             yield from heapq.merge(*parts, key=_order)
 
     def _read(self, partition: int, bounds: Bounds) -> Iterator[Message]:
-        source = _ToItsEnd(self._settings, self._service)
-        try:
-            source.assign({partition: bounds.first})
-            heard = time.monotonic()
-            while not source.at_end:
-                for message in source.poll(BATCH, 0.5):
-                    heard = time.monotonic()
-                    if message.offset() >= bounds.end:
-                        return
-                    yield message
-                    if message.offset() == bounds.end - 1:
-                        return
-                if time.monotonic() - heard > SILENT_SECONDS:
-                    source.bounds(partition, SECONDS)  # raises when nobody is there to send anything
-                    heard = time.monotonic()
-        finally:
-            source.close(SECONDS)
+        return read_partition(self._settings, self._service, partition, bounds)
+
+
+def read_partition(
+    settings: KafkaSettings, service: str, partition: int, bounds: Bounds
+) -> Iterator[Message]:
+    """The messages of one partition between two offsets. Raises SourceError, OffsetLost."""
+    source = _ToItsEnd(settings, service)
+    try:
+        source.assign({partition: bounds.first})
+        heard = time.monotonic()
+        while not source.at_end:
+            for message in source.poll(BATCH, 0.5):
+                heard = time.monotonic()
+                if message.offset() >= bounds.end:
+                    return
+                yield message
+                if message.offset() == bounds.end - 1:
+                    return
+            if time.monotonic() - heard > SILENT_SECONDS:
+                source.bounds(partition, SECONDS)  # raises when nobody is there to send anything
+                heard = time.monotonic()
+    finally:
+        source.close(SECONDS)
 
 
 class _ToItsEnd(KafkaSource):

@@ -6,7 +6,8 @@
 -- allow-oom: a full server must not keep a person from it.
 local standing = redis.call('HGET', KEYS[1], ARGV[1])
 if standing then
-  return standing == ARGV[3] and 'asked' or 'busy'
+  local same = standing == ARGV[3] or cjson.decode(standing)['id'] == ARGV[2]
+  return same and 'asked' or 'busy'
 end
 local reply = redis.call('HGET', KEYS[2], ARGV[1])
 if reply and cjson.decode(reply)['id'] == ARGV[2] then
