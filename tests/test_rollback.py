@@ -424,6 +424,26 @@ def test_a_forged_version_is_refused(bench, how):
     go_on(b, running)
 
 
+def test_a_lineage_that_begins_anew_takes_no_number_of_a_kept_version(bench):
+    """Rebuilt from the log because no checkpoint could be loaded: who asked for version 1 gets that one."""
+    b, running = reset_once(bench)
+    running.stop()
+    shard = b.backing.shards[SHARD]
+    shard.blobs, before = [b"spoilt", b"spoilt"], dict(shard.versions)
+    b.settings = b.with_settings(checkpoint={"on_refused": "replay"})
+    request = person(b)
+    again = b.start()
+    reply = answered(b, again)
+    again.until(lambda: b.offset() == b.end(), "the replay")
+    again.stop()
+    numbers = [v.number for v in b.learner().lineage.versions]
+    assert numbers[0] == 4, "3 answered last and was not kept"
+    assert reply.version in numbers
+    assert {n: shard.versions[n] for n in (1, 2)} == before
+    (made,) = rollbacks(b)
+    assert made.detail["request"] == request.id
+
+
 def test_a_kept_version_does_not_stand_in_for_a_checkpoint(bench):
     b, running = reset_once(bench)
     running.stop()

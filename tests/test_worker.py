@@ -632,16 +632,22 @@ def test_without_a_good_generation_it_fails(bench):
     assert b.backing.shards[SHARD].blobs == kept, "nothing was overwritten"
 
 
+def assert_rebuilt(b, before):
+    """From the log, its versions numbered on."""
+    number = before.lineage.current + 1 if b.backing.shards[SHARD].kept else 1
+    fold.assert_same_fold(b.learner(), fold.fold(b.settings, b.log.values, number=number).learner)
+
+
 def test_or_it_is_rebuilt_from_the_log(bench):
     b = bench()
     b.run_to_the_end()
-    stored = b.backing.shards[SHARD]
+    before, stored = b.learner(), b.backing.shards[SHARD]
     stored.blobs = [spoil(blob) for blob in stored.blobs]
     b.settings = b.with_settings(checkpoint={"on_refused": "replay"})
     running = b.start("two")
     running.until(lambda: "replayed" in b.kinds() and b.offset() == 1_200, "the replay")
     running.stop()
-    fold.assert_same_fold(b.learner(), fold.fold(b.settings, b.log.values).learner)
+    assert_rebuilt(b, before)
 
 
 def test_lost_blobs_are_never_a_silent_fresh_start(bench):
@@ -842,8 +848,8 @@ def test_why_a_worker_ended_is_in_the_journal_and_counted(bench):
 def test_the_way_out_of_lost_checkpoints_works(bench):
     b = bench(checkpoint={"on_refused": "replay"})
     b.run_to_the_end()
-    b.backing.shards[SHARD].blobs = [None, None]
+    before, b.backing.shards[SHARD].blobs = b.learner(), [None, None]
     running = b.run_to_the_end()
     assert {"checkpoint-refused", "replayed"} <= set(b.kinds())
     assert running.worker.tally.incidents == {"checkpoint-refused": 1, "replayed": 1}
-    fold.assert_same_fold(b.learner(), fold.fold(b.settings, b.log.values).learner)
+    assert_rebuilt(b, before)

@@ -107,8 +107,13 @@ class Learner(Reactions):
         self._crew.recruit(self.mixture, self._before_this_event)
 
     @classmethod
-    def genesis(cls, spec: Spec, blanks: Mapping[str, bytes], offsets: Mapping[int, int]) -> Learner:
-        """Begin a lineage: a blank member per lane, nothing accounted for before `offsets`."""
+    def genesis(
+        cls, spec: Spec, blanks: Mapping[str, bytes], offsets: Mapping[int, int], number: int = 1
+    ) -> Learner:
+        """Begin a lineage: a blank member per lane, nothing accounted for before `offsets`.
+
+        `number`: of its first version.
+        """
         members = [(lane, True, 0, spec.load(blank)) for lane, blank in blanks.items()]
         dumped = spec.dump(members)
         state = {
@@ -122,7 +127,7 @@ class Learner(Reactions):
             "rows": [],
             "memory": Memory().state(),
             "ledger": Ledger.starting_at(offsets).state(),
-            "lineage": Lineage.genesis().state(),
+            "lineage": Lineage.genesis(number).state(),
             "events": 0,
             "counts": {},
             "fresh_at": 0,

@@ -23,9 +23,9 @@ class Lineage:
         """Labelled-event counts of the latest reactions."""
 
     @classmethod
-    def genesis(cls) -> Lineage:
-        """Version 1: a blank model."""
-        first = Version(number=1, cause="genesis", parent=None, partition=0, offset=0, events=0, time=0.0)
+    def genesis(cls, number: int = 1) -> Lineage:
+        """The first version: a blank model."""
+        first = Version(number, cause="genesis", parent=None, partition=0, offset=0, events=0, time=0.0)
         return cls([first], deque(maxlen=1_000))
 
     @property

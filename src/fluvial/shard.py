@@ -256,7 +256,11 @@ class Opening:
         return self._genesis(claim, topology, offsets, "started")
 
     def _genesis(self, claim: Claim, topology: Topology, offsets: Mapping[int, int], kind: str) -> Shard:
-        learner = Learner.genesis(spec_of(self._settings), blanks_of(self._settings), offsets)
+        spec, blanks = spec_of(self._settings), blanks_of(self._settings)
+        # Behind those that a lineage before it had: a kept model keeps its number, and what asks for it.
+        # Of that lineage the last one was not kept: it has the number that is left out.
+        number = max(self._store.kept(claim.shard), default=-1) + 2
+        learner = Learner.genesis(spec, blanks, offsets, number)
         self._note(kind, {"offsets": dict(offsets), "model": msgspec.to_builtins(self._settings.model)})
         return Shard(self._settings, claim, topology, Codec(self._settings.schema), learner)
 

@@ -179,8 +179,9 @@ def plain_model(settings):
     return model
 
 
-def genesis(settings, partitions=1):
-    return Learner.genesis(spec_of(settings), blanks_of(settings), dict.fromkeys(range(partitions), 0))
+def genesis(settings, partitions=1, number=1):
+    starts = dict.fromkeys(range(partitions), 0)
+    return Learner.genesis(spec_of(settings), blanks_of(settings), starts, number)
 
 
 def decoded(settings, values, partition=0):
@@ -197,9 +198,12 @@ class Folded:
         self.dead = dead
 
 
-def fold(settings, values, poison=()):
-    """One partition's bytes folded one by one. `poison`: offsets that are left out as the model's fault."""
-    learner, codec = genesis(settings), Codec(settings.schema)
+def fold(settings, values, poison=(), number=1):
+    """One partition's bytes folded one by one. `poison`: offsets that are left out as the model's fault.
+
+    `number`: of the first version.
+    """
+    learner, codec = genesis(settings, number=number), Codec(settings.schema)
     outcomes, dead = [], {}
     for offset, value in enumerate(values):
         try:
