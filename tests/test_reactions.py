@@ -7,10 +7,12 @@ import pytest
 
 from fluvial.crew import nested
 from fluvial.learner import Learner
+from fluvial.mixture import NonFiniteAnswer
 from fluvial.models import unpickle
 from fluvial.models.leaves import forget_leaves
 from fluvial.reactions import faded
 from fluvial.shard import spec_of
+from fluvial.trial import Trial
 from fluvial.types import Action, Decision
 from support import fold
 
@@ -175,6 +177,43 @@ def test_a_trial_without_a_decision_ends():
     assert entries(folded, "dismissal")
     assert "not better after" in entries(folded, "dismissal")[0].detail["because"]
     assert folded.learner.standing().rival is None
+
+
+def test_a_rival_without_a_finite_answer_is_dismissed_and_told():
+    log = fold.drifting(3_000)
+    settings = fold.settings(log, "linear", POLICIES["challenger"])
+    learner, told = fold.genesis(settings), []
+    for event in fold.decoded(settings, log.values):
+        trial = learner._trial
+        if trial is not None and learner.events - trial.began == 5:
+            trial.member.ask = not_finite
+        outcome = learner.step(event)
+        told += outcome.rare.entries if outcome.rare is not None else ()
+        if trial is not None and learner._trial is None:
+            break
+    assert told[-1].kind == "dismissal"
+    assert told[-1].detail == {"because": "its answer was not finite"}
+    assert learner.mixture.awake is None
+
+
+def not_finite(_x):
+    raise NonFiniteAnswer
+
+
+def test_the_lane_on_trial_does_not_rest():
+    """Its champion is compared with a rival that meets every event."""
+    log = fold.drifting(3_000)
+    learner = fold.genesis(fold.settings(log, {"preset": "auto"}, POLICIES["challenger"]))
+    heavy = [m for m in learner.mixture.members if m.fused is None]
+    assert heavy
+    learner.mixture.weights = [1e-9 if m in heavy else 1.0 for m in learner.mixture.members]
+    learner.mixture._lie_down()
+    assert [m for m in learner.mixture.members if m.rests] == heavy
+    learner.mixture._get_up()
+    learner._try(Trial(heavy[0], 0, 40))
+    learner.mixture._lie_down()
+    assert not heavy[0].rests
+    assert fold.copied(learner).mixture.awake == heavy[0].lane
 
 
 # --- refit and parts --------------------------------------------------------------------------------

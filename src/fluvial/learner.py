@@ -236,7 +236,7 @@ class Learner(Reactions):
         if len(answers) > 1:
             mixture.reweigh(y, answers, answer)
         if self._trial is not None:
-            self._compare(event, y, answers)
+            note = _both(note, self._compare(event, y, answers))
         if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
         elif self._period and self.events % self._period == 0:
@@ -314,13 +314,13 @@ class Learner(Reactions):
             again = self.mixture.combine(answers) or self._uniform
             self.mixture.reweigh(held.y, answers, again, patient(waited))
             if self._trial is not None:
-                self._compare(about, held.y, answers)
+                note = self._compare(about, held.y, answers)
             self.late.judge(len(self._rows), again)
             self._rows.append((held.x, held.y, held.weight, held.answer, 0))
             if len(self._rows) >= CLOCK:
-                note = self._turn(event)
+                note = _both(note, self._turn(event))
             elif self._period and self.events % self._period == 0:
-                note = self._react(event, ()).rare()
+                note = _both(note, self._react(event, ()).rare())
         ledger = self.ledger.partitions[held.partition]
         ledger.pending -= 1
         ledger.learned += 1

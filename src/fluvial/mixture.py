@@ -187,6 +187,8 @@ class Mixture:
         self._variants: dict[tuple[int, frozenset[int]], tuple[Combine, Reweigh] | None] = {}
         self._resting: frozenset[int] = frozenset()
         """Who rests, as the generated code has it."""
+        self.awake: str | None = None
+        """A lane that never rests: it is compared with a rival, who meets every event."""
         self._home = ALPHA * CHAMPIONS * HOME if self._lanes > 1 else 0.0
         self._each = (ALPHA * CHAMPIONS - self._home) / max(1, self._lanes)
         self._panel = Panel()
@@ -218,10 +220,11 @@ class Mixture:
 
     def _lie_down(self) -> None:
         """Let those champions rest that are worth next to nothing and have no fused way."""
-        heavy = [k for k in range(self._lanes) if self.members[k].fused is None]
-        resting = frozenset([k for k in heavy if self.weights[k] < LIGHT])
+        light = [k for k in range(self._lanes) if self.weights[k] < LIGHT]
+        members = self.members
+        resting = frozenset(k for k in light if members[k].fused is None and members[k].lane != self.awake)
         for k in resting:
-            self.members[k].rests = True
+            members[k].rests = True
         self._resting, self._fast_for = resting, -1
 
     def _get_up(self) -> None:

@@ -238,7 +238,7 @@ class Store(Protocol):
         """What is asked for and not answered yet."""
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
-        """A person takes it back; journalled. False: it does not stand (any more), or it is being carried out."""
+        """A person takes it back; journalled. False: it does not stand (any more), or is taken."""
 
     def take(self, claim: Claim, request: Rollback) -> Rollback | None:
         """The owner begins to carry it out: as it stands from now on, or None: it was taken back meanwhile.

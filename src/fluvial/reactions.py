@@ -242,7 +242,7 @@ class Reactions:
     ) -> None:
         because = {"because": decision.because} if decision is not None else {}
         signal = {"signal": told(decision.signal)} if decision is not None and decision.signal else {}
-        self._trial = None  # of a model that was to take the place of one that is gone
+        self._try(None)  # of a model that was to take the place of one that is gone
         metrics = self.fading_metrics()
         version = self.lineage.advance(cause, event, self.events, {**detail, **because, **signal}, metrics)
         self._version = version.number
@@ -323,7 +323,7 @@ class Reactions:
         self._make_version("recall", event, decision, note, {"recalled": chosen, "compared": compared})
         rival = next(m for m in fresh.members if m.lane == self._leading_lane())
         rival.champion = False
-        self._trial = Trial(rival, self.events, self.spec.policy.ready)
+        self._try(Trial(rival, self.events, self.spec.policy.ready))
 
     def _troupe(self, models: Mapping[str, Any]) -> Mixture:
         """A mixture of its own of these models by lane; of a blank where there is none."""
@@ -365,21 +365,27 @@ class Reactions:
         lane = self._leading_lane()
         rival, warm = self._crew.blank(lane, self._before_this_event), self._since(decision)
         self._teach(rival, warm, event)
-        self._trial = Trial(rival, self.events, self.spec.policy.ready)
+        self._try(Trial(rival, self.events, self.spec.policy.ready))
         detail = {"because": decision.because, "lane": lane, "warmed_on": len(warm)}
         note.entries.append(self._entry("challenge", event, detail))
 
-    def _compare(self, event: Event, y: Label, answers: Sequence[Answer | None]) -> None:
+    def _try(self, trial: Trial | None) -> None:
+        """Begin a trial, or end it; its lane does not rest meanwhile."""
+        self._trial = trial
+        self.mixture.awake = None if trial is None else trial.member.lane
+
+    def _compare(self, event: Event, y: Label, answers: Sequence[Answer | None]) -> Rare | None:
         """Ask the rival what its champion was asked, before either sees the label."""
         trial = self._trial
         if trial is None:
-            return
+            return None
         try:
             theirs = trial.member.ask(event.x)
         except NonFiniteAnswer:
             self.counts["non-finite"] += 1
-            self._trial = None
-            return
+            self._try(None)
+            because = {"because": "its answer was not finite"}
+            return Rare(entries=(self._entry("dismissal", event, because),))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # native objects raise PanicException, which is no Exception
@@ -387,6 +393,7 @@ class Reactions:
         ours = answers[self._champion_of(trial.member.lane)]
         if theirs and ours:  # empty: it rests
             trial.compare(self.events, self._loss(y, ours), self._loss(y, theirs))
+        return None
 
     def _adopt(self, event: Event, decision: Decision, note: Note) -> None:
         """Let the rival take its champion's place."""
@@ -406,7 +413,7 @@ class Reactions:
 
     def _dismiss(self, event: Event, decision: Decision, note: Note) -> None:
         """End the trial."""
-        self._trial = None
+        self._try(None)
         note.entries.append(self._entry("dismissal", event, {"because": decision.because}))
 
     def _champion_of(self, lane: str) -> int:
@@ -441,9 +448,10 @@ class Reactions:
         kept = self.spec.policy.recalls
         self._stock = [(n, blob) for n, blob in state.get("stock", ())][-kept:] if kept else []
         on_trial = state.get("trial") if self.spec.policy.ready else None
-        self._trial = None
+        restored = None
         if on_trial is not None:
-            self._trial = Trial.restore(self._crew.load(on_trial[0])[0], on_trial[1])
+            restored = Trial.restore(self._crew.load(on_trial[0])[0], on_trial[1])
+        self._try(restored)
 
     # ---- members -----------------------------------------------------------------------------
 

@@ -64,43 +64,45 @@ def _asked(parts: Parts, keeper: Keeper) -> Rollback | None:
 
 def heed(parts: Parts, keeper: Keeper, stretch: Callable[[str, int], None]) -> bool:
     """Look for a request and deal with it; True: read again from the shard's offsets. Raises Fenced."""
-    claim, request = keeper.shard.claim, _asked(parts, keeper)
+    request, moved = _asked(parts, keeper), False
     if request is None:
         return False
-    made, moved = _made(keeper, request), False
-    if made is None:
-        try:
-            kept = _prepared(parts, keeper, request, stretch)
-        except RollbackRefused as error:
-            log.warning("no roll-back to version %d: %s", request.version, error)
-            reply = Reply(request.id, None, str(error))
-            keeper.persist(lambda: parts.store.answer(claim, request, reply))
-            return False
-        except SourceUnavailable as error:
-            log.warning("the roll-back to version %d waits: %s", request.version, error)
-            return False
-        taken = _taken(parts, keeper, request)
+    if _made(keeper, request) is None:
+        taken = _carry_out(parts, keeper, request, stretch)
         if taken is None:
             return False
-        keeper.roll_back(kept, taken)
-        request = taken
-        made, moved = _made(keeper, request), request.relearn
+        request, moved = taken, taken.relearn
     if keeper.unsaved:
         keeper.checkpoint()
     if not keeper.unsaved:  # else it could not be saved: tried again in a second
-        done = Reply(request.id, made)
-        keeper.persist(lambda: parts.store.answer(keeper.shard.claim, request, done))
+        _answer(parts, keeper, request, Reply(request.id, _made(keeper, request)))
     return moved
 
 
-def _taken(parts: Parts, keeper: Keeper, request: Rollback) -> Rollback | None:
-    """The request as it stands once nobody can take it back; None: somebody has. Raises Fenced."""
+def _carry_out(
+    parts: Parts, keeper: Keeper, request: Rollback, stretch: Callable[[str, int], None]
+) -> Rollback | None:
+    """Look at the kept model and let it answer, in memory; the request as it stands then, or None."""
+    try:
+        kept = _prepared(parts, keeper, request, stretch)
+    except RollbackRefused as error:
+        log.warning("no roll-back to version %d: %s", request.version, error)
+        _answer(parts, keeper, request, Reply(request.id, None, str(error)))
+        return None
+    except SourceUnavailable as error:
+        log.warning("the roll-back to version %d waits: %s", request.version, error)
+        return None
     taken = keeper.persist(lambda: parts.store.take(keeper.shard.claim, request))
     if taken is None:
         log.warning("no roll-back to version %d: it was taken back", request.version)
-    else:
-        log.warning("rolling back to version %d, as %s asked", request.version, request.by)
+        return None
+    log.warning("rolling back to version %d, as %s asked", request.version, request.by)
+    keeper.roll_back(kept, taken)
     return taken
+
+
+def _answer(parts: Parts, keeper: Keeper, request: Rollback, reply: Reply) -> None:
+    keeper.persist(lambda: parts.store.answer(keeper.shard.claim, request, reply))
 
 
 def _made(keeper: Keeper, request: Rollback) -> int | None:

@@ -629,7 +629,7 @@ VERSIONS = [
     mutant(
         "rolled-back-twice",
         "a crash before the answer: the model that learned since the roll-back is thrown away again",
-        [("rollback.py", "made, moved = _made(keeper, request), False", "made, moved = None, False")],
+        [("rollback.py", "if _made(keeper, request) is None:", "if True:")],
         "test_rollback.py::test_a_crash_in_the_middle_takes_effect_once",
     ),
     mutant(
@@ -637,6 +637,30 @@ VERSIONS = [
         "a person is told that an earlier version answers, a crash later the bad one is back",
         [("rollback.py", "    if not keeper.unsaved:", "    if True:")],
         "test_rollback.py::test_a_full_store_is_answered_only_when_it_is_durable",
+    ),
+    mutant(
+        "carried-out-although-taken-back",
+        "a person was told that the request is taken back, and it is carried out all the same",
+        [("adapters/memory_store.py", "not in {request, taken}", "not in {request, taken, None}")],
+        "test_rollback.py::test_what_is_taken_back_while_it_is_looked_at_is_not_carried_out",
+    ),
+    mutant(
+        "taken-back-although-carried-out",
+        "the journal says that a roll-back was taken back which is in the lineage",
+        [
+            (
+                "take.lua",
+                "redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])",
+                "redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])",
+            )
+        ],
+        "contracts/test_store.py::test_a_request_that_is_carried_out_cannot_be_taken_back",
+    ),
+    mutant(
+        "numbers-used-twice",
+        "behind a lineage that began anew a number means two models, and the wrong one comes back",
+        [("shard.py", "default=-1) + 2", "default=-1) * 0 + 1")],
+        "test_rollback.py::test_a_lineage_that_begins_anew_takes_no_number_of_a_kept_version",
     ),
     mutant(
         "one-stands-in-for-the-other",
@@ -678,6 +702,12 @@ VERSIONS = [
 ]
 
 LATE = [
+    mutant(
+        "poisoned-label-taken-for-its-event",
+        "an event that was answered is dead-lettered, or not, as the checkpoints happened to fall",
+        [("keeper.py", "self._poisoned_labels if error.late else self._poisoned", "self._poisoned")],
+        "test_worker.py::test_a_late_label_on_which_the_model_raises_is_given_up_and_told",
+    ),
     mutant(
         "late-labels-learned-at-once",
         "a delay that is set changes nothing: every figure of a policy under late labels is wrong",
