@@ -7,8 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -17,6 +15,7 @@ from fluvial.cli import log_to_stderr, main
 from fluvial.cli.json_log import JsonFormatter
 from fluvial.errors import StoreUnavailable
 from fluvial.looking import look
+from support import web
 from support.kafka_broker import create_topic, unique_topic
 from test_outages import Failing
 from test_worker import Bench
@@ -40,13 +39,7 @@ def probe():
         server = MetricsServer(lambda: look(running.worker, running.source), "127.0.0.1", 0)
         servers.append(server)
         server.start()
-        host, port = server.address
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return web.get(server.address, path)
 
     yield ask
     for server in servers:

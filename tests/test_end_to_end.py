@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pytest
 from fluvial import streams
 from fluvial.config import load
 from fluvial.scoring import Scores
+from support import web
 from support.kafka_broker import create_topic, produce_values, read_topic, unique_topic
 from support.prometheus_server import assert_every_panel_has_data
 from support.redis_server import RedisServer
@@ -110,12 +109,7 @@ class Running:
 
     def get(self, path):
         """Status and body."""
-        host, port = self.address()
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return web.get(self.address(), path)
 
     def metric(self, name, **labels):
         """The sum of a metric's samples with these labels."""

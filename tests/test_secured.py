@@ -28,7 +28,7 @@ from fluvial.errors import Fenced, SourceFatal, StoreError, StoreUnavailable
 from fluvial.keys import Keys
 from fluvial.scoring import Scores
 from fluvial.types import Entry, Reply, Rollback, Trip
-from support import fold
+from support import fold, web
 from support import service as service_module
 from support.kafka_broker import read_topic
 from support.parts import missing
@@ -258,7 +258,7 @@ def shell(capfd, *words):
 
 
 def fetch(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=web.SECONDS) as answer:
         return answer.read().decode()
 
 

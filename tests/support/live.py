@@ -10,8 +10,6 @@ import re
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from importlib import metadata
 
@@ -27,7 +25,7 @@ from fluvial.learner import Learner
 from fluvial.models import unpickle
 from fluvial.partition_scope import shard_of
 from fluvial.shard import blanks_of, signing_keys, spec_of
-from support import fold
+from support import fold, web
 from support.kafka_broker import create_topic, unique_topic
 from support.service import KEY, Service, assert_scores, toml
 from support.tcp_proxy import TcpProxy
@@ -79,12 +77,7 @@ class Node:
     def get(self, path):
         """Status and body of a request to the port of its metrics."""
         self.until(lambda: self.app.metrics is not None, "a port")
-        host, port = self.app.metrics.address
-        try:
-            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return web.get(self.app.metrics.address, path)
 
     def metric(self, name, **labels):
         """The sum of a metric's samples with these labels."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support import web
 from support.parts import missing
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -51,7 +52,7 @@ class Prometheus:
     def ask(self, path, **parameters):
         query = urllib.parse.urlencode(parameters)
         try:
-            with urllib.request.urlopen(f"{self.url}{path}?{query}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}?{query}", timeout=web.SECONDS) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
