@@ -13,7 +13,7 @@ import pytest
 from fluvial.adapters import redis as adapter
 from fluvial.config import ScoreSettings, Secret, VersionSettings
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
-from fluvial.types import Entry
+from fluvial.types import Entry, Reply, Rollback
 from support.parts import missing
 from support.redis_server import RedisServer, free_port
 from support.stores import SHARD, RedisBench, score
@@ -682,6 +682,25 @@ def test_a_request_that_is_none_is_said(bench, store):
     bench.cli.hset(bench.keys.asked, SHARD, b'{"id": 7}')
     with pytest.raises(StoreError, match="asked all: this is no request"):
         store.asked(SHARD)
+    bench.cli.hset(bench.keys.asked, SHARD, b"garbage")
+    assert not store.ask(SHARD, Rollback("r1", 3, "ann", "", 1e9)), "something stands"
+
+
+@pytest.mark.parametrize("ends", ["taken", "withdrawn", "refused"])
+def test_a_request_of_an_earlier_release_is_known_by_its_id(bench, store, ends):
+    """Its JSON has not the fields that were added since."""
+    old = b'{"id":"r1","version":3,"by":"ann","because":"","at":1e9,"relearn":false,"skip":[]}'
+    bench.cli.hset(bench.keys.asked, SHARD, old)
+    request, claim = store.asked(SHARD), store.claim(SHARD, "a")
+    assert store.ask(SHARD, request)
+    if ends == "taken":
+        assert store.take(claim, request).taken
+        store.answer(claim, request, Reply("r1", 4))
+    elif ends == "withdrawn":
+        assert store.withdraw(SHARD, request)
+    else:
+        store.answer(claim, request, Reply("r1", None, "no"))
+    assert store.asked(SHARD) is None
 
 
 def test_what_an_earlier_release_kept_goes_with_the_next_model(bench, store):

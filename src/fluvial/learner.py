@@ -290,6 +290,7 @@ class Learner(Reactions):
         elif (why := self.late.keep(event, event.y, answer)) is not None:
             ledger.scored += 1
             note = _both(note, Rare(entries=(self._entry("label-given-up", event, {"why": why}),)))
+            event = msgspec.structs.replace(event, y=None)
         else:
             ledger.pending += 1
         for held, waited in self.late.known(event.time):

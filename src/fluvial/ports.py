@@ -238,7 +238,10 @@ class Store(Protocol):
         """What is asked for and not answered yet."""
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
-        """A person takes it back; journalled. False: it does not stand (any more), or is taken."""
+        """A person takes it back; journalled.
+
+        False: it does not stand (any more), or it is taken and a worker holds the shard's lease.
+        """
 
     def take(self, claim: Claim, request: Rollback) -> Rollback | None:
         """The owner begins to carry it out: as it stands from now on, or None: it was taken back meanwhile.

@@ -160,6 +160,13 @@ def _check_what_is_learned(learner: Learner, kept: Retired, request: Rollback) -
             "the log is being learned again, and a model that had learned more would learn it twice: ask "
             "with --relearn, or once that is over"
         )
+    known, until = Ledger.restore(kept.ledger).offsets(), learner.learned_until()
+    ahead = {p: offset for p, offset in known.items() if offset > until.get(p, offset)}
+    if ahead:
+        raise RollbackRefused(
+            f"version {request.version} had learned up to {ahead}, and this lineage, which began anew, is "
+            "not there yet: events would be learned twice. Ask once it is"
+        )
     if request.skip and not request.relearn:
         raise RollbackRefused("a span can be left out only of what is learned again")
 

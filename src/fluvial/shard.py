@@ -237,6 +237,7 @@ class Opening:
 
     def reopen(self, claim: Claim, topology: Topology) -> Shard:
         """Give the shard the state of its newest checkpoint again, after the model raised."""
+        self.entries.clear()  # of an attempt that an outage cut short
         return self._resume(claim, topology)
 
     # ---- begin -------------------------------------------------------------------------------
@@ -253,13 +254,12 @@ class Opening:
         offsets = self._ours(self._source.start_offsets(self._settings.kafka.start, SECONDS))
         if lost:
             self._note("lost-state", {"kafka": lost, "then": "fresh"})
-        return self._genesis(claim, topology, offsets, "started")
+        return self._genesis(claim, topology, offsets, "started", 1)
 
-    def _genesis(self, claim: Claim, topology: Topology, offsets: Mapping[int, int], kind: str) -> Shard:
+    def _genesis(
+        self, claim: Claim, topology: Topology, offsets: Mapping[int, int], kind: str, number: int
+    ) -> Shard:
         spec, blanks = spec_of(self._settings), blanks_of(self._settings)
-        # Behind those that a lineage before it had: a kept model keeps its number, and what asks for it.
-        # Of that lineage the last one was not kept: it has the number that is left out.
-        number = max(self._store.kept(claim.shard), default=-1) + 2
         learner = Learner.genesis(spec, blanks, offsets, number)
         self._note(kind, {"offsets": dict(offsets), "model": msgspec.to_builtins(self._settings.model)})
         return Shard(self._settings, claim, topology, Codec(self._settings.schema), learner)
@@ -285,7 +285,10 @@ class Opening:
         if self._settings.checkpoint.on_refused != "replay":
             raise refused[0] if refused else CheckpointRefused("the store named no checkpoint to load")
         offsets = self._ours(self._source.start_offsets("earliest", SECONDS))
-        return self._genesis(claim, topology, offsets, "replayed")
+        # Behind the models that the lineage before this one left: they keep their numbers, and the requests
+        # for them. The last of that lineage was not kept: it has the number that is left out.
+        number = max(self._store.kept(claim.shard), default=-1) + 2
+        return self._genesis(claim, topology, offsets, "replayed", number)
 
     def _blobs(self, claim: Claim) -> Sequence[bytes]:
         """The kept generations; none where the settings say what then, else CheckpointLost. Or Fenced."""

@@ -397,6 +397,7 @@ def test_a_request_may_be_taken_back(store):
 def test_a_request_that_is_carried_out_cannot_be_taken_back(bench, store):
     store.ask(SHARD, BACK)
     first = store.claim(SHARD, "a")
+    assert store.lease(SHARD, "w", 60_000)
     taken = store.take(first, BACK)
     assert taken == msgspec.structs.replace(BACK, taken=True)
     assert bench.open().asked(SHARD) == taken
@@ -411,6 +412,14 @@ def test_a_request_that_is_carried_out_cannot_be_taken_back(bench, store):
     store.answer(second, store.take(second, taken), Reply("r1", 5))
     assert store.asked(SHARD) is None
     assert kinds(store) == ["rollback-asked"]
+
+
+def test_unless_no_worker_lives(store):
+    """One that ended before it could save it, again and again: else nobody could ask for another version."""
+    store.ask(SHARD, BACK)
+    store.take(store.claim(SHARD, "a"), BACK)
+    assert store.withdraw(SHARD, BACK)
+    assert store.asked(SHARD) is None
 
 
 # Scores

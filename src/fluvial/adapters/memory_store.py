@@ -307,7 +307,10 @@ class MemoryStore:
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
         with self._call() as backing:
-            if request.taken or backing.asked.get(shard) != request:
+            standing = backing.asked.get(shard)
+            if standing is None or standing.id != request.id:
+                return False
+            if standing.taken and self._holder(shard) is not None:
                 return False
             del backing.asked[shard]
             self._append(shard, [asking("rollback-withdrawn", request)])
@@ -318,7 +321,8 @@ class MemoryStore:
         taken = msgspec.structs.replace(request, taken=True)
         with self._call() as backing:
             self._owned(claim)
-            if backing.asked.get(claim.shard) not in {request, taken}:
+            standing = backing.asked.get(claim.shard)
+            if standing is None or standing.id != request.id:
                 return None
             backing.asked[claim.shard] = taken
             return taken
@@ -327,7 +331,8 @@ class MemoryStore:
         """Say what became of it; see the port."""
         with self._call() as backing:
             self._owned(claim)
-            if backing.asked.get(claim.shard) == request:
+            standing = backing.asked.get(claim.shard)
+            if standing is not None and standing.id == request.id:
                 del backing.asked[claim.shard]
             if backing.answered.get(claim.shard) != reply:
                 backing.answered[claim.shard] = reply

@@ -515,19 +515,15 @@ class RedisStore:
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
-        if request.taken:
-            return False
-        entry = asking("rollback-withdrawn", request)
-        args = [shard, self._encode(request), JOURNAL_LENGTH, *_told([entry])]
-        return bool(
-            self._server.script("withdraw", [self._keys.asked, self._keys.journal], args) == b"withdrawn"
-        )
+        keys = [self._keys.asked, self._keys.journal, self._keys.lease(shard)]
+        args = [shard, request.id, JOURNAL_LENGTH, *_told([asking("rollback-withdrawn", request)])]
+        return bool(self._server.script("withdraw", keys, args) == b"withdrawn")
 
     def take(self, claim: Claim, request: Rollback) -> Rollback | None:
         """Begin to carry it out; see the port."""
         taken = msgspec.structs.replace(request, taken=True)
         keys = [self._keys.head(claim.shard), self._keys.asked]
-        args = [claim.epoch, claim.token, claim.shard, self._encode(request), self._encode(taken)]
+        args = [claim.epoch, claim.token, claim.shard, request.id, self._encode(taken)]
         answer = self._server.script("take", keys, args)
         if answer == b"fenced":
             _fenced(claim)
@@ -537,7 +533,7 @@ class RedisStore:
         """Say what became of it; see the port."""
         entries = [asking("rollback-refused", request, reply.because)] if reply.version is None else []
         keys = [self._keys.head(claim.shard), self._keys.asked, self._keys.answered, self._keys.journal]
-        args = [claim.epoch, claim.token, claim.shard, self._encode(request), self._encode(reply)]
+        args = [claim.epoch, claim.token, claim.shard, request.id, self._encode(reply)]
         if self._server.script("answer", keys, [*args, JOURNAL_LENGTH, *_told(entries)]) == b"fenced":
             _fenced(claim)
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fluvial.cli.version_reading import Book
-from fluvial.errors import SettingsError
+from fluvial.errors import CheckpointError, SettingsError
 from fluvial.types import Reply, Rollback
 
 LOOK_SECONDS = 0.2
@@ -258,22 +258,29 @@ def _reply(book: Book, request: Rollback, seconds: float) -> Reply | None:
 
 def _withdraw(book: Book, args: argparse.Namespace) -> int:
     standing = book.store.asked(book.shard)
-    done = (
-        standing is not None and standing.version == args.number and book.store.withdraw(book.shard, standing)
-    )
+    if standing is None or standing.version != args.number:
+        done, said = False, f"nobody asks for version {args.number} (any more)"
+    elif (made := _carried_out(book, standing)) is not None:
+        done, said = False, f"too late: it was carried out, as version {made}"
+    elif done := book.store.withdraw(book.shard, standing):
+        said = "taken back"
+    else:
+        said = "too late: a worker is carrying it out; `fluvial versions list` shows what becomes of it"
     if args.json:
         _print({"to": args.number, "withdrawn": done})
-    elif done:
-        print("taken back")
     else:
-        standing = book.store.asked(book.shard)
-        under_way = standing is not None and standing.taken and standing.version == args.number
-        print(
-            "too late: it is being carried out; ask for another version once it is"
-            if under_way
-            else f"nobody asks for version {args.number} (any more)"
-        )
+        print(said)
     return 0 if done else 1
+
+
+def _carried_out(book: Book, request: Rollback) -> int | None:
+    """The version that it made, by the newest checkpoint: its worker may have ended before it said so."""
+    try:
+        checkpoint = book.checkpoint()
+    except CheckpointError:  # one that cannot be read made nothing that counts
+        return None
+    lineage = checkpoint.header.lineage if checkpoint is not None else ()
+    return next((v.number for v in lineage if v.detail.get("request") == request.id), None)
 
 
 def _span(text: str) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The owner says what became of a request, which then stands no more.
 -- KEYS: head, asked, answered, journal
--- ARGV: epoch, token, shard, the request (JSON), the reply (JSON), journal's length,
+-- ARGV: epoch, token, shard, the request's id, the reply (JSON), journal's length,
 --       then kind and entry (JSON), where there is something to journal
 -- Returns 'done' (also to a repeated call) or 'fenced'.
 -- allow-oom: an answer that a full server forgets would be asked for again.
@@ -16,7 +16,8 @@ if redis.call('HGET', KEYS[3], ARGV[3]) ~= ARGV[5] then
   end
   redis.call('HSET', KEYS[3], ARGV[3], ARGV[5])
 end
-if redis.call('HGET', KEYS[2], ARGV[3]) == ARGV[4] then
+local standing = redis.call('HGET', KEYS[2], ARGV[3])
+if standing and cjson.decode(standing)['id'] == ARGV[4] then
   redis.call('HDEL', KEYS[2], ARGV[3])
 end
 return 'done'

@@ -6,8 +6,8 @@
 -- allow-oom: a full server must not keep a person from it.
 local standing = redis.call('HGET', KEYS[1], ARGV[1])
 if standing then
-  local same = standing == ARGV[3] or cjson.decode(standing)['id'] == ARGV[2]
-  return same and 'asked' or 'busy'
+  local read, request = pcall(cjson.decode, standing)
+  return read and request['id'] == ARGV[2] and 'asked' or 'busy'
 end
 local reply = redis.call('HGET', KEYS[2], ARGV[1])
 if reply and cjson.decode(reply)['id'] == ARGV[2] then
