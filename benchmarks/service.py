@@ -44,6 +44,8 @@ class Setup:
     policy: str = "observe"
     preset: bool = False
     """Fluvial's own preset instead of the explicit River model that the others use."""
+    planes: bool = True
+    """Whether features and predictions are watched for drift, as they are by default."""
     checkpoint_seconds: float = 1.0
     """`NEVER` for none."""
     kafka: Mapping[str, str | int] = field(default_factory=dict)
@@ -74,6 +76,7 @@ def settings(setup: Setup, service: str, port: int) -> str:
         model,
         "[policy]",
         f"name = {quoted(setup.policy)}",
+        *([] if setup.planes else ["[drift]", "planes = []"]),
         "[checkpoint]",
         f"every_seconds = {setup.checkpoint_seconds}",
         *(["every_events = 1_000_000_000"] if setup.checkpoint_seconds >= NEVER else []),

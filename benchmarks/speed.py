@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ from service import NEVER, Service, Setup
 FULLEST = {"linear": 90_000, "tree": 40_000, "arf": 4_000}
 """Events a second that nobody here exceeds: what the topic is filled for."""
 RIVER, OBSERVE, REWEIGHT = "River alone", "Fluvial observe", "Fluvial reweight"
-FLUVIAL = {OBSERVE: "observe", REWEIGHT: "reweight"}
+ERRORS = "Fluvial observe, errors alone"
+FLUVIAL = {OBSERVE: ("observe", True), ERRORS: ("observe", False), REWEIGHT: ("reweight", True)}
+"""By name: the policy, and whether features and predictions are watched too."""
 PARTS = ("throughput", "checkpoints", "latency", "memory", "scaling")
 MILLION = 1_000_000
 
@@ -155,8 +158,9 @@ def run_peer(ground: Ground, peer: parts.Peer, work: str, model: str) -> Result:
 def systems(ground: Ground, model: str) -> dict[str, Callable[[], Result]]:
     """Everything to be run in a round, by name."""
     every: dict[str, Callable[[], Result]] = {RIVER: lambda: run_river(ground, model)}
-    for name, policy in FLUVIAL.items():
-        every[name] = lambda policy=policy: run_service(ground, ground.setup(model, policy))
+    for name, (policy, planes) in FLUVIAL.items():
+        setup = replace(ground.setup(model, policy), planes=planes)
+        every[name] = lambda setup=setup: run_service(ground, setup)
     for peer in parts.PEERS.values():
         for work in ("same", "bare"):
             every[f"{peer.name}, {work}"] = lambda peer=peer, work=work: run_peer(ground, peer, work, model)

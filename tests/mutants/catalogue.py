@@ -641,7 +641,13 @@ VERSIONS = [
     mutant(
         "carried-out-although-taken-back",
         "a person was told that the request is taken back, and it is carried out all the same",
-        [("rollback.py", "    if taken is None:\n        log", "    taken = taken or request\n    if taken is None:\n        log")],
+        [
+            (
+                "rollback.py",
+                "    if taken is None:\n        log",
+                "    taken = taken or request\n    if taken is None:\n        log",
+            )
+        ],
         "test_rollback.py::test_what_is_taken_back_while_it_is_looked_at_is_not_carried_out",
     ),
     mutant(

@@ -125,22 +125,27 @@ class Plane:
         return ()
 
     def _evidence(self) -> float:
-        return float(self._stakes.sum())
+        return float(np.add.reduce(self._stakes, axis=None))
 
     def _bet(self, steps: Floats, size: int, events: int) -> float:
         """Move all evidence, step by step; returns the most that there was after any of them."""
-        moved = self._table @ steps
+        moved = np.ascontiguousarray((self._table @ steps).transpose(2, 0, 1))
         grown = np.exp(np.minimum(moved, MOST))
-        peak, step = 0.0, size // steps.shape[2]
+        lead, stakes, since = self._lead, self._stakes, self._since
+        peak, step, at = 0.0, size // len(moved), events - size
         stake = step * self._stake
-        for s in range(steps.shape[2]):
-            np.copyto(self._since, events - size + s * step, where=self._lead <= 0.0)
-            np.maximum(self._lead, 0.0, out=self._lead)
-            self._lead += moved[:, :, s]
-            self._stakes += stake
-            self._stakes *= grown[:, :, s]
-            np.minimum(self._stakes, LIMIT, out=self._stakes)
-            peak = max(peak, self._evidence())
+        for gain, growth in zip(moved, grown, strict=True):
+            np.copyto(since, at, where=lead <= 0.0)
+            np.maximum(lead, 0.0, out=lead)
+            lead += gain
+            stakes += stake
+            stakes *= growth
+            evidence = self._evidence()
+            if not evidence <= LIMIT:
+                np.minimum(stakes, LIMIT, out=stakes)
+                evidence = self._evidence()
+            peak = max(peak, evidence)
+            at += step
         return peak
 
     def _count(self, span: Columns) -> Floats:

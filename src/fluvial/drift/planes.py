@@ -86,7 +86,7 @@ class Planes:
 
     def _watch_features(self, span: int, events: int, newest: Newest) -> tuple[Signal, ...]:
         def recent(count: int) -> Columns:
-            return self._columns([x for x, *_ in newest(count)])
+            return self._columns([row[0] for row in newest(count)])
 
         if self.features is not None:
             return self.features.update(recent(span), events, recent)
