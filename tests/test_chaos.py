@@ -341,7 +341,7 @@ def test_chaos_notices_a_broken_build(tmp_path):
 @pytest.mark.timeout(180)
 def test_a_short_soak(tmp_path):
     status, report, said = drive(
-        "chaos.soak", "--minutes", "0.5", "--every", "0.5", "--json", tmp_path / "report"
+        "chaos.soak", "--minutes", "0.5", "--every", "0.5", "--backlog", "2", "--json", tmp_path / "report"
     )
     assert status in {0, 1}  # half a minute is too short to tell memory's slope
     assert report["status"] == 0

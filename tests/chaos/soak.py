@@ -30,6 +30,12 @@ def parser():
         help="minutes that do not count (default %(default)g, a sixth at most)",
     )
     made.add_argument(
+        "--backlog",
+        type=float,
+        default=60.0,
+        help="seconds of events that wait when the worker starts (default %(default)g)",
+    )
+    made.add_argument(
         "--every", type=float, default=5.0, help="seconds between samples (default %(default)g)"
     )
     made.add_argument("--rate", type=float, default=500.0, help="events a second (default %(default)g)")
@@ -66,8 +72,11 @@ class Soak:
     def go(self, show):
         """Run and sample; `show(share done, sample)` after each."""
         (slot,) = self.world.slots
-        slot.start(self.options.seed)
         self.feed.start()
+        # As after any restart: catching up, the heap takes the size that a burst needs. A worker that was
+        # never behind takes it bit by bit later, whenever the machine pauses for longer than before.
+        time.sleep(self.options.backlog)
+        slot.start(self.options.seed)
         while not self.world.heads().get(0):
             self._alive(slot)
             time.sleep(0.05)
