@@ -744,7 +744,7 @@ PLANES = [
     mutant(
         "stakes-without-their-expectation",
         "data drift is called as often as it pleases, whatever `drift.expect` says",
-        [("drift/plane.py", "self._stakes += stake", "self._stakes += 100.0 * stake")],
+        [("drift/plane.py", "            stakes += stake", "            stakes += 100.0 * stake")],
         "test_planes.py::test_false_alarms_hold_their_expectation_whatever_the_distribution",
     ),
     mutant(
