@@ -33,6 +33,7 @@ def started(*words, **popen):
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # else `communicate` loses a line that `readline` read ahead
         **popen,
     )
 

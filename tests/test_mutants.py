@@ -35,7 +35,14 @@ def test_names_are_unique_and_say_what_is_lost():
     assert all(len(mutant.loses) > 20 for mutant in MUTANTS)
 
 
-SLOW = ("test_fuzz.py::test_a_short", "test_attacks.py", "test_worker.py", "test_partition_scope.py")
+SLOW = (
+    "test_fuzz.py::test_a_short",
+    "test_attacks.py",
+    "test_worker.py",
+    "test_partition_scope.py",
+    "test_planes.py",
+    "test_rollback.py",
+)
 
 
 @pytest.mark.slow

@@ -515,8 +515,11 @@ class RedisStore:
 
     def withdraw(self, shard: str, request: Rollback) -> bool:
         """Take it back; see the port."""
-        keys = [self._keys.asked, self._keys.journal, self._keys.lease(shard)]
-        args = [shard, request.id, JOURNAL_LENGTH, *_told([asking("rollback-withdrawn", request)])]
+        # Not asked by the script, which would need the right to write the lease. A worker that comes now
+        # takes the request first, and finds it gone.
+        alone = "" if self.lease_holder(shard) else "1"
+        keys = [self._keys.asked, self._keys.journal]
+        args = [shard, request.id, alone, JOURNAL_LENGTH, *_told([asking("rollback-withdrawn", request)])]
         return bool(self._server.script("withdraw", keys, args) == b"withdrawn")
 
     def take(self, claim: Claim, request: Rollback) -> Rollback | None:
