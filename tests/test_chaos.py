@@ -272,6 +272,15 @@ def test_a_single_new_handle_an_hour_is_noticed():
     assert not line.flat
 
 
+@pytest.mark.parametrize("at", [30, 300, 570])
+def test_a_single_page_is_no_slope_and_three_are(at):
+    """The finest that can be seen, wherever it falls; a leak of a page every ten minutes is told."""
+    page, seconds = 0.004096, [5.0 * i for i in range(600)]
+    assert slope(seconds, [150 + page * (i >= at) for i in range(600)], grain=page).flat
+    assert not slope(seconds, [150 + page * (i // 120) for i in range(600)], grain=page).flat
+    assert not slope(seconds, [150 + 3 * page * (i >= 300) for i in range(600)], grain=page).flat
+
+
 def test_the_warm_up_does_not_count():
     samples = [
         {"seconds": 5.0 * i, "rss": 100.0 + min(i, 100), "handles": 20, "threads": 9} for i in range(400)

@@ -10,6 +10,8 @@ from scipy import stats
 BLOCKS = 20
 """Neighbouring samples resemble each other, so the line goes through the means of so many stretches."""
 CONFIDENCE = 0.95
+STEEPEST = 1.6
+"""Times a step over the time: a single step in the middle makes a line half as steep again, and a little."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,12 @@ class Slope:
         return abs(self.per_hour) <= self.half_width
 
 
-def slope(seconds, values, blocks=BLOCKS):
-    """The slope of `values` over `seconds`, by least squares through the means of blocks."""
+def slope(seconds, values, blocks=BLOCKS, *, grain=0.0):
+    """The slope of `values` over `seconds`, by least squares through the means of blocks.
+
+    `grain`: the smallest difference that the values can show. One of them over the whole series is no slope:
+    where it falls says nothing, and a line through a single step looks surer than it is.
+    """
     blocks = min(blocks, len(values) // 2)
     if blocks < 3:
         msg = f"{len(values)} samples are too few for a slope"
@@ -39,4 +45,5 @@ def slope(seconds, values, blocks=BLOCKS):
     middle = fmean(x)
     rest = sum((b - start - per_hour * a) ** 2 for a, b in zip(x, y, strict=True))
     error = sqrt(rest / (blocks - 2) / sum((a - middle) ** 2 for a in x))
-    return Slope(per_hour, float(stats.t.ppf((1 + CONFIDENCE) / 2, blocks - 2)) * error)
+    surely = float(stats.t.ppf((1 + CONFIDENCE) / 2, blocks - 2)) * error
+    return Slope(per_hour, max(surely, STEEPEST * grain * 3_600 / (seconds[-1] - seconds[0])))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from chaos.slope import slope
 from chaos.world import World
 
 SERIES = {"rss": "resident memory, MB", "handles": "open handles", "threads": "threads"}
+GRAINS = {"rss": resource.getpagesize() / 1e6}
+"""Memory is counted in pages; a single handle or thread more is told."""
 SEGMENT = 32_000_000
 
 
@@ -117,7 +120,7 @@ def verdict(samples, warm_seconds):
     found = {}
     for name in SERIES:
         values = [s[name] for s in counted]
-        line = slope(seconds, values)
+        line = slope(seconds, values, grain=GRAINS.get(name, 0.0))
         found[name] = {
             "first": values[0],
             "last": values[-1],
