@@ -10,16 +10,17 @@ import sys
 import time
 from types import SimpleNamespace
 
+import msgspec
 import psutil
 import pytest
 from rich.console import Console
 
-from fluvial.cli import demo_curve
+from fluvial.cli import demo_curve, demo_parts
 from fluvial.cli.demo_parts import Now, within
 from fluvial.cli.demo_plan import Plan
 from fluvial.cli.demo_record import Record, Tally, changes_within, summarise
 from fluvial.cli.demo_view import closing, frame, picture, plain_line
-from fluvial.types import Entry, PartitionLedger, Rare, Signal, SignalKind, Version
+from fluvial.types import Entry, Moved, PartitionLedger, Rare, Signal, SignalKind, Version
 from fluvial.view import CheckpointView, Histogram
 
 COMMAND = [sys.executable, "-c", "import sys; from fluvial.cli import main; sys.exit(main())", "demo"]
@@ -64,6 +65,29 @@ def test_changes_are_where_the_stream_has_them():
     assert [c.position for c in changes_within(42_000, 7_000)] == list(
         named("market").drifts_in(42_000, 7_000)
     )
+
+
+def test_what_moved_beside_the_error_is_told_as_such_and_notices_nothing():
+    record = filled()
+    moved = Moved("probability of True", "mean", 0.4, 0.29, -0.5, None)
+    for at in (1_000, 2_050):
+        beside = msgspec.structs.replace(signal_at(at), plane="predictions", moved=(moved,))
+        record.heard(Rare(signals=(beside,)))
+    assert record.happenings[-1].text == (
+        "predictions: probability of True (mean) 0.1 -> 0.4, from about 2,030"
+    )
+    first, second, *_ = summarise(record).stretches
+    assert (first.other_signals, second.noticed_after, second.other_signals) == (0, None, 0)
+
+
+def test_the_rate_is_told_however_seldom_one_looks(monkeypatch):
+    clock = iter([0.0, 5.0, 10.0, 10.1])
+    monkeypatch.setattr(demo_parts.time, "monotonic", lambda: next(clock))
+    parts = SimpleNamespace(_rates=[], record=SimpleNamespace(until=0))
+    told = []
+    for parts.record.until in (0, 3_500, 7_000, 7_070):
+        told.append(demo_parts.Parts._rate(parts))
+    assert told == [0.0, 700.0, 700.0, pytest.approx(700.0)]
 
 
 def test_a_tally_counts_any_stretch():

@@ -210,7 +210,8 @@ class Parts:
     def _rate(self) -> float:
         """Events per second over the last two seconds or so."""
         now = time.monotonic()
-        self._rates = [(at, n) for at, n in self._rates if now - at < 2.5] + [(now, self.record.until)]
+        lately = [(at, n) for at, n in self._rates if now - at < 2.5] or self._rates[-1:]
+        self._rates = [*lately, (now, self.record.until)]
         (at, first), (_, last) = self._rates[0], self._rates[-1]
         return (last - first) / (now - at) if now > at else 0.0
 

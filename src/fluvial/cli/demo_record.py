@@ -134,6 +134,8 @@ class Record:
 
 def _signal_text(signal: Signal) -> str:
     rates = f"wrong {100 * signal.before:.0f} -> {100 * signal.after:.0f} %"
+    if signal.moved:
+        rates = f"{signal.plane}: {signal.moved[0].shown} {signal.before:.3g} -> {signal.after:.3g}"
     if signal.kind is SignalKind.RECOVERED:
         return rates
     return f"{rates}, from about {signal.since:,}"
@@ -221,7 +223,7 @@ def summarise(record: Record) -> Summary:
 
 
 def _stretch(record: Record, change: Change | None, start: int, end: int) -> Stretch:
-    within = [signal for signal in record.signals if start < signal.events <= end]
+    within = [s for s in record.signals if start < s.events <= end and not s.moved]  # those of the error
 
     def noticed(kind: SignalKind) -> int | None:
         if change is None:

@@ -100,7 +100,7 @@ def _curves(record: Record, width: int, rows: int) -> Panel:
 
     changes = at(change.position for change in record.changes if change.begin <= record.until)
     lines = plot(worker, twin, rows, lowest((worker, twin)), changes)
-    drifts = at(s.events for s in list(record.signals) if s.kind is SignalKind.DRIFT)
+    drifts = at(s.events for s in list(record.signals) if s.kind is SignalKind.DRIFT and not s.moved)
     answers = at(v.events for v in list(record.versions))
     lines.append(marks("changed", changes, columns, "▲", "yellow"))
     lines.append(marks("noticed", drifts, columns, "◆", "bold magenta"))
