@@ -81,13 +81,13 @@ def test_what_moved_beside_the_error_is_told_as_such_and_notices_nothing():
 
 
 def test_the_rate_is_told_however_seldom_one_looks(monkeypatch):
-    clock = iter([0.0, 5.0, 10.0, 10.1])
+    clock = iter([7.0, 12.0, 17.0, 17.1])
     monkeypatch.setattr(demo_parts.time, "monotonic", lambda: next(clock))
-    parts = SimpleNamespace(_rates=[], record=SimpleNamespace(until=0))
+    parts = SimpleNamespace(_rates=[], record=SimpleNamespace(until=0), _feeder=SimpleNamespace(began=2.0))
     told = []
-    for parts.record.until in (0, 3_500, 7_000, 7_070):
+    for parts.record.until in (3_500, 7_000, 10_500, 10_570):
         told.append(demo_parts.Parts._rate(parts))
-    assert told == [0.0, 700.0, 700.0, pytest.approx(700.0)]
+    assert told == [700.0, 700.0, 700.0, pytest.approx(700.0)]
 
 
 def test_a_tally_counts_any_stretch():

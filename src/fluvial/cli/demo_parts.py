@@ -211,6 +211,8 @@ class Parts:
         """Events per second over the last two seconds or so."""
         now = time.monotonic()
         lately = [(at, n) for at, n in self._rates if now - at < 2.5] or self._rates[-1:]
+        if not lately and self._feeder.began:
+            lately = [(self._feeder.began, 0)]
         self._rates = [*lately, (now, self.record.until)]
         (at, first), (_, last) = self._rates[0], self._rates[-1]
         return (last - first) / (now - at) if now > at else 0.0
