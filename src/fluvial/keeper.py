@@ -394,7 +394,7 @@ class Keeper:
                 self._versions[number] = self.shard.sealed_version(retired, self.shard.sequence + 1)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # noqa: BLE001 - its answers are asked for, and it may have diverged
+            except BaseException as error:  # noqa: BLE001 - its model is asked, and native ones raise no Exception
                 log.warning("version %d is not kept: %s", number, error)
                 detail = {"version": number, "why": str(error)}
                 self.keep(Entry(kind="version-not-kept", time=time.time(), detail=detail))

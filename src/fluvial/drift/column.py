@@ -77,7 +77,7 @@ class Column(msgspec.Struct, frozen=True):
     def coder(self) -> Callable[[Sequence[Raw]], list[float]]:
         """Make what puts values as numbers between the edges; NaN for what is absent, or not of this kind."""
         if self.unknown:
-            return lambda raw: [math.nan if value is None or value != value else 0.0 for value in raw]  # noqa: PLR0124 - NaN is absent
+            return lambda raw: [math.nan if absent(value) else 0.0 for value in raw]
         if not self.category:
             return lambda raw: [number(value) for value in raw]
         table: dict[Raw, float] = {value: float(k) for k, value in enumerate(self.values)}
@@ -108,6 +108,11 @@ class Column(msgspec.Struct, frozen=True):
         top = len(self.edges)
         ends = (Bet("above", True, "mix", OUTSIDE, top), Bet("below", True, "mix", OUTSIDE, 0))
         return (*means, *spreads, *ends, *missing)
+
+
+def absent(value: Raw) -> bool:
+    """Whether a feature is not there."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: Raw) -> float:
