@@ -535,7 +535,8 @@ def test_a_late_label_on_which_the_model_raises_is_given_up_and_told(bench):
         b = bench(log.first(saved_at), "counting", {"name": "observe", "label_delay": 90})
         b.run_to_the_end()
         b.append(log.values[saved_at:])
-        b.run_to_the_end()
+        running = b.run_to_the_end()
+        assert running.worker.tally.incidents["label-given-up"] >= 1
         assert b.kinds().count("label-given-up") == 2
         assert b.sink.letters == []
         learners.append(b.learner())

@@ -65,6 +65,8 @@ INCIDENTS = (
     "answers-differ",
     "other-platform",
     "journal-gap",
+    "version-not-kept",
+    "label-given-up",
     "member-fenced",
     "partition-unowned",
     "refused",
