@@ -10,6 +10,10 @@ counted: a share of next to nothing says nothing.
     python benchmarks/learning.py                        everything (tens of minutes on two cores)
     python benchmarks/learning.py --seeds 101 --models tree --streams sine,agrawal
     python benchmarks/learning.py --policies reset,reweight --resume     what the file's rows do not have yet
+    python benchmarks/learning.py --every 5450 --json elsewhere.json     changes off the grid of the restarts
+
+`reweight` starts challengers afresh at every 1,000th event, and the streams change at every 5,000th: a
+challenger begins with the change, by chance of round numbers. `--every` says what is left without it.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import argparse
 import csv
 import gzip
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -28,10 +33,12 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fluvial.backtest.recovery import events_to_recover, settled_level
 from fluvial.config import PolicySettings
 from fluvial.crew import Spec
 from fluvial.errors import FluvialError
@@ -40,7 +47,7 @@ from fluvial.models.presets import PRESETS
 from fluvial.models.unpickle import dumps, loads
 from fluvial.policies import make_policy
 from fluvial.schema import FeatureSpec, LabelSpec, Schema
-from fluvial.streams import DRIFTING, EVENTS, REGRESSION, STEADY, STREAMS, named
+from fluvial.streams import DRIFTING, EVERY, REGRESSION, STEADY, STREAMS, named
 from fluvial.types import Event, Feature, Label, Task
 
 ROOT = Path(__file__).parent.parent
@@ -64,10 +71,12 @@ SETTINGS: dict[str, PolicySettings] = {
 REACTIONS = tuple(SETTINGS)
 POLICIES = ("observe", "oracle", *REACTIONS)
 SMOOTH, SETTLED, NEAR = 250, 1_500, 0.01
-"""Recovered: the loss of so many events, over all of a row's drifts, is within so much of its settled level,
-which is the mean of the last so many events of the window."""
+"""Recovered, pooled: the loss of the last so many events, over all of a row's drifts, is within so much of
+its settled level, which is the mean of the last so many events of the window."""
 NEAR_SHARE = 0.05
 """The same in regression, as a share of the settled level."""
+CONCEPTS = 4
+"""Of a made stream: the first comes back as the last."""
 WINDOW = 5_000
 """Events after a drift in which points are regained or not."""
 LEAST_GAP = 50
@@ -122,8 +131,11 @@ class Row:
     """Loss that the oracle saves in the windows, summed."""
     regained: dict[str, float] = field(default_factory=dict)
     """Loss that each reaction saves in the windows, summed."""
-    recovery: dict[str, int] = field(default_factory=dict)
-    """Events after a drift until a policy is near its settled level; `WINDOW` where it never is."""
+    recovery: dict[str, list[int | None]] = field(default_factory=dict)
+    """Events after each drift until a policy is near its settled level, as `fluvial backtest` counts them: to
+    where the loss of the next 500 is there. None: not before the next drift."""
+    pooled_recovery: dict[str, int] = field(default_factory=dict)
+    """The same over all drifts together, to the end of the 250 events that are there; `WINDOW`: never."""
     seconds: dict[str, float] = field(default_factory=dict)
     reactions: dict[str, int] = field(default_factory=dict)
 
@@ -136,15 +148,16 @@ class Row:
 # --- events ----------------------------------------------------------------------------------------
 
 
-def events_of(job: Job, data: Path) -> tuple[Schema, list[Event], tuple[int, ...], str]:
-    """Schema, events, true drifts and kind of a job's stream."""
+def events_of(job: Job, data: Path, every: int = EVERY) -> tuple[Schema, list[Event], tuple[int, ...], str]:
+    """Schema, events, true drifts and kind of a job's stream, which changes each `every` events."""
     if job.stream in REAL:
         schema, pairs = _real(data, REAL[job.stream])
         return schema, _events(pairs), (), "real"
     stream = named(job.stream)
     index = {c: i for i, c in enumerate(stream.classes)}
-    pairs = [(x, _label(stream.task, y, index)) for x, y in stream.make(job.seed, EVENTS)]
-    return stream.schema(), _events(pairs), stream.drifts_in(EVENTS), stream.kind
+    length = CONCEPTS * every
+    pairs = [(x, _label(stream.task, y, index)) for x, y in stream.make(job.seed, length, every)]
+    return stream.schema(), _events(pairs), stream.drifts_in(length, every), stream.kind
 
 
 def _label(task: Task, y: object, index: dict[object, int]) -> Label:
@@ -195,8 +208,19 @@ def run_policy(
     return losses, reactions
 
 
-def recovery(losses: Sequence[float], drifts: Sequence[int], *, number: bool = False) -> int:
-    """Events after a drift until the loss is near the level where it settles, over all drifts together."""
+def recoveries(losses: Sequence[float], drifts: Sequence[int], *, number: bool) -> list[int | None]:
+    """Events after each drift until the loss is near the level where it settles before the next one."""
+    total = np.concatenate([[0.0], np.cumsum(losses)])
+    stretches = list(pairwise([*drifts, len(losses)]))
+    levels = [settled_level(total, 1, stretch) for stretch in stretches]
+    return [
+        events_to_recover(total, 1, stretch, level, regression=number)
+        for stretch, level in zip(stretches, levels, strict=True)
+    ]
+
+
+def pooled_recovery(losses: Sequence[float], drifts: Sequence[int], *, number: bool) -> int:
+    """The same over all drifts together, which is less at the mercy of chance, and `SMOOTH` later."""
     sums = [0.0, *accumulate(map(sum, zip(*(losses[at : at + WINDOW] for at in drifts), strict=False)))]
     length = len(sums) - 1
     settled = (sums[length] - sums[length - SETTLED]) / SETTLED
@@ -214,9 +238,9 @@ def no_change(events: Sequence[Event], task: Task) -> float:
     return sum(a != b for a, b in pairs) / len(pairs)
 
 
-def run(job: Job, data: Path, policies: Sequence[str]) -> Row:
+def run(job: Job, data: Path, policies: Sequence[str], every: int) -> Row:
     """These policies over the same events."""
-    schema, events, drifts, kind = events_of(job, data)
+    schema, events, drifts, kind = events_of(job, data, every)
     row = Row(job.stream, job.model, job.seed, kind, len(events), len(drifts))
     row.loss["no-change"] = no_change(events, schema.label.task)
     in_windows: dict[str, float] = {}
@@ -227,14 +251,16 @@ def run(job: Job, data: Path, policies: Sequence[str]) -> Row:
         row.loss[policy] = sum(losses) / len(losses)
         in_windows[policy] = sum(sum(losses[at : at + WINDOW]) for at in drifts)
         if drifts:
-            row.recovery[policy] = recovery(losses, drifts, number=regression(job.stream))
+            number = regression(job.stream)
+            row.recovery[policy] = recoveries(losses, drifts, number=number)
+            row.pooled_recovery[policy] = pooled_recovery(losses, drifts, number=number)
     if drifts:
         row.gap = in_windows["observe"] - in_windows["oracle"]
         row.regained = {policy: in_windows["observe"] - saved for policy, saved in in_windows.items()}
     return row
 
 
-def _run(task: tuple[Job, Path, Sequence[str]]) -> Row | str:
+def _run(task: tuple[Job, Path, Sequence[str], int]) -> Row | str:
     """The row, or why there is none: one that fails must not cost the others."""
     try:
         return run(*task)
@@ -244,7 +270,7 @@ def _run(task: tuple[Job, Path, Sequence[str]]) -> Row | str:
 
 def joined(one: Row, other: Row) -> Row:
     """One row with the policies of both runs of it; `observe` and `oracle` are in each."""
-    parts = ("loss", "regained", "recovery", "seconds", "reactions")
+    parts = ("loss", "regained", "recovery", "pooled_recovery", "seconds", "reactions")
     return replace(one, **{part: {**getattr(one, part), **getattr(other, part)} for part in parts})
 
 
@@ -311,14 +337,15 @@ def gains(rows: Iterable[Row], policy: str) -> list[float]:
 
 
 def figures(rows: Sequence[Row], policy: str, *, number: bool = False) -> dict[str, float | None]:
-    """What a policy is worth in seven numbers, over models that do not react by themselves.
+    """What a policy is worth in ten numbers, over models that do not react by themselves.
 
     Of classification, or (`number`) of regression, whose gains are per cent of the error.
     """
     rows = [row for row in rows if row.model not in APART and regression(row.stream) == number]
     drifting = [row for row in rows if row.drifts]
     gained = gains(drifting, policy)
-    recovered = [row.recovery[policy] for row in drifting if row.counts and policy in row.recovery]
+    counted = [row for row in drifting if row.counts]
+    pooled = [row.pooled_recovery[policy] for row in counted if policy in row.pooled_recovery]
     times = [row.seconds[policy] / row.seconds["observe"] for row in rows if policy in row.seconds]
     return {
         "regained share": share(drifting, policy),
@@ -326,9 +353,24 @@ def figures(rows: Sequence[Row], policy: str, *, number: bool = False) -> dict[s
         "worst without drift": _worst(rows, "none", policy),
         "worst where it changes slowly": _worst(rows, "slow", policy),
         "worst on real streams": _worst(rows, "real", policy),
-        "events to recover, median": statistics.median(recovered) if recovered else None,
+        "events to recover, median": recovery(counted, policy),
+        "after an abrupt change": recovery(counted, policy, "abrupt"),
+        "after a gradual change": recovery(counted, policy, "gradual"),
+        "events to recover, pooled, median": statistics.median(pooled) if pooled else None,
         "time against observe, median": statistics.median(times) if times else None,
     }
+
+
+def recovery(rows: Iterable[Row], policy: str, kind: str | None = None) -> float | None:
+    """Median over the drifts (of a kind); None without any, or when half of them never ended."""
+    found = [
+        math.inf if events is None else float(events)
+        for row in rows
+        if kind in {None, row.kind}
+        for events in row.recovery.get(policy, ())
+    ]
+    median = statistics.median(found) if found else math.inf
+    return median if math.isfinite(median) else None
 
 
 def _worst(rows: Iterable[Row], kind: str, policy: str) -> float | None:
@@ -341,9 +383,11 @@ def shown_policies(rows: Sequence[Row], *, number: bool = False) -> Table:
     """The one table: a line per policy."""
     what = "regression, per cent of the mean absolute error" if number else "points of accuracy"
     table = Table(title=f"what each policy is worth: {what}", title_justify="left")
-    for name in ("policy", "regained", "mean gain", "worst still", "slow", "real", "recovers", "time"):
+    names = ("regained", "mean gain", "worst still", "slow", "real")
+    recovers = ("recovers", "abrupt", "gradual", "pooled")
+    for name in ("policy", *names, *recovers, "time"):
         table.add_column(name, justify="left" if name == "policy" else "right")
-    formats = ("{:.1%}", "{:+.2f}", "{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
+    formats = ("{:.1%}", "{:+.2f}", *["{:.2f}"] * 3, *["{:.0f}"] * len(recovers), "{:.2f}")
     for policy in POLICIES:
         values = figures(rows, policy, number=number).values()
         cells = ["" if v is None else form.format(v) for form, v in zip(formats, values, strict=True)]
@@ -405,6 +449,9 @@ def arguments() -> argparse.Namespace:
         default=Path(default),
         help="folder of elec2.csv.gz and weather.csv.gz (FLUVIAL_DATA)",
     )
+    parser.add_argument(
+        "--every", type=int, default=EVERY, help="events between changes, default: %(default)s"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go, row by row")
     parser.add_argument("--resume", action="store_true", help="keep the rows of that file")
@@ -458,7 +505,7 @@ def main() -> None:
     done = {Job(row.stream, row.model, row.seed): row for row in rows}
     wanted = [name for name in POLICIES if name in {"observe", "oracle", *options.policies}]
     todo = [
-        (job, options.data, wanted)
+        (job, options.data, wanted, options.every)
         for job in jobs(options, console)
         if job not in done or not {*wanted} - {"oracle"} <= {*done[job].loss}
     ]
