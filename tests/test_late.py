@@ -123,6 +123,17 @@ def test_weights_and_monitors_use_answers_asked_again():
     assert sum(judged[480:]) > 0
 
 
+def test_the_plane_of_the_predictions_watches_what_was_served():
+    log = fold.five(600)
+    settings = late_settings(log, "softmax", delay=40)
+    learner, watched = fold.genesis(settings), []
+    update = learner.planes.update
+    learner.planes.update = lambda rows, *rest: watched.extend(rows) or update(rows, *rest)
+    served = [o.choice for o in learner.steps(fold.decoded(settings, log.values)) if o.known]
+    assert [row[4] for row in watched] == served[: len(watched)]
+    assert len({*served}) > 1
+
+
 @pytest.mark.parametrize(
     ("unit", "delays", "order"),
     [

@@ -11,6 +11,7 @@ from fluvial.errors import ModelError, OutOfOrder
 from fluvial.evaluation import Prequential
 from fluvial.learner import NON_FINITE_LIMIT, TRIES, Learner, _Note
 from fluvial.lineage import Lineage
+from fluvial.mixture import NonFiniteAnswer
 from fluvial.models import unpickle
 from fluvial.shard import spec_of
 from fluvial.streams import named
@@ -362,6 +363,74 @@ def test_the_way_back_is_the_snapshot_when_there_is_one(monkeypatch):
         learner.step(event)
     assert learner.lineage.versions[-1].cause == "non-finite"
     assert 100 <= learned(learner) <= 106
+
+
+def test_a_snapshot_that_is_sick_itself_is_gone_back_to_once(monkeypatch):
+    """Made right after the event that made the model NaN: the second time the blank takes over."""
+    monkeypatch.setattr("fluvial.learner.SNAPSHOT_EVERY", 100)
+    learner = fold.genesis(counting_settings())
+    outcomes = learner.steps(simple([(True, 0)] * 199 + [(True, 3)] + [(True, 0)] * 100))
+    told = [v.detail["snapshot"] for v in learner.lineage.versions[1:]]
+    assert told == [True, False]
+    assert sum(not o.known for o in outcomes) == 2 * NON_FINITE_LIMIT
+
+
+class Asked:
+    """Starts the challenger afresh at 50 events and promotes it at 150."""
+
+    name, challengers, period, recalls, ready = "asked", 1, 50, 0, 0
+
+    def __call__(self, standing):
+        action = {50: Action.RESTART, 150: Action.PROMOTE}.get(standing.events)
+        return [] if action is None else [Decision(action=action, member=1)]
+
+
+def test_no_snapshot_of_a_champion_that_was_replaced_comes_back(monkeypatch):
+    monkeypatch.setattr("fluvial.learner.SNAPSHOT_EVERY", 100)
+    settings = counting_settings()
+    spec = msgspec.structs.replace(spec_of(settings), policy=Asked())
+    learner = Learner.genesis(spec, fold.genesis(settings)._crew.blanks, {0: 0})
+    learner.steps(simple([(True, 0)] * 170 + [(True, 3)]))
+    learner.mixture.members[1].model.sick = False  # it learned the same
+    learner.steps(simple([(True, 0)] * 6, offset=171))
+    assert [v.cause for v in learner.lineage.versions] == ["genesis", "promotion", "non-finite"]
+    assert learner.lineage.versions[-1].detail["snapshot"] is False
+    assert learned(learner) <= 6
+
+
+def test_a_challenger_that_answers_nan_begins_afresh_with_the_least_weight():
+    learner = fold.genesis(counting_settings({"name": "reweight", "challengers": 1}))
+    learner.steps(simple([(True, 0), (False, 0)] * 50))
+    learner.mixture.weights = [0.05, 0.95]
+    learner.mixture.members[1].model.sick = True
+    assert learner.step(*simple([(True, 0)], offset=100)).known
+    champion, challenger = learner.mixture.standings(learner.events)
+    assert challenger.weight < 0.01 < champion.weight
+    assert (champion.age, challenger.age) == (101, 1)
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("way", ["step", "steps"])
+def test_an_error_beside_an_answer_that_is_not_finite_is_the_models_error(delay, way):
+    """Asked one by one they may raise as well: it is told as ever, with the event that is concerned."""
+
+    def not_finite(_x):
+        raise NonFiniteAnswer
+
+    def broken(_x):
+        raise ZeroDivisionError
+
+    learner = fold.genesis(counting_settings({"name": "reweight", "label_delay": delay}))
+    events = simple([(True, 0)] * 45)
+    learner.steps(events[:40])
+    champion, challenger, _ = learner.mixture.members
+    champion.ask, challenger.ask = not_finite, broken
+    with pytest.raises(ModelError, match="ZeroDivisionError") as caught:
+        learner.steps(events[40:]) if way == "steps" else learner.step(events[40])
+    assert caught.value.offset == 40
+    with pytest.raises(ModelError, match="ZeroDivisionError") as caught:
+        learner._ask_again(events[37])
+    assert caught.value.offset == 37
 
 
 # --- beginning afresh ------------------------------------------------------------------------------

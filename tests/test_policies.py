@@ -133,6 +133,14 @@ def test_reweight_restarts_the_weaker_challenger_at_a_drift():
     assert (decision.action, decision.member) == (Action.RESTART, 2)
 
 
+def test_reweight_keeps_the_only_challenger_when_it_is_the_one_that_answers():
+    """Promoted, it goes on answering, and a fresh one takes its place."""
+    (decision,) = Reweight(challengers=1)(standing(signals=[drift()], weights=(0.1, 0.9)))
+    assert (decision.action, decision.member, decision.signal) == (Action.PROMOTE, 1, drift())
+    (decision,) = Reweight(challengers=1)(standing(signals=[drift()], weights=(0.4, 0.6)))
+    assert decision.action is Action.RESTART
+
+
 def test_reweight_takes_turns_half_a_period_apart():
     policy = Reweight(challengers=2, restart_every=2_000)
     assert policy.period == 1_000

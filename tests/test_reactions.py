@@ -13,7 +13,7 @@ from fluvial.models.leaves import forget_leaves
 from fluvial.reactions import faded
 from fluvial.shard import spec_of
 from fluvial.trial import Trial
-from fluvial.types import Action, Decision
+from fluvial.types import Action, Decision, Signal, SignalKind
 from support import fold
 
 POLICIES = {
@@ -306,6 +306,58 @@ def test_what_does_not_fit_is_not_recalled_and_it_is_said():
     assert not versions(folded, "recall")
     (told,) = entries(folded, "not-recalled")
     assert told.detail["retired"].keys() == {"1"}
+
+
+class Recaller:
+    """Resets at 1,600 events, and at 1,700 answers a change that is older than the reset."""
+
+    name, challengers, period, recalls, ready = "recaller", 0, 100, 1, 100
+    signal = Signal(SignalKind.DRIFT, "features", "bets", 1_700, 0.0, 1.0, 1_200)
+
+    def __call__(self, standing):
+        action = {1_600: Action.RESET, 1_700: Action.RECALL}.get(standing.events)
+        return [] if action is None else [Decision(action=action, signal=self.signal)]
+
+
+def recalling():
+    log = fold.drifting(1_800)
+    settings = fold.settings(log, "linear", {"name": "observe"})
+    spec = msgspec.structs.replace(spec_of(settings), policy=Recaller(), warm=False)
+    learner = Learner.genesis(spec, fold.genesis(settings)._crew.blanks, {0: 0})
+    return learner, fold.decoded(settings, log.values)
+
+
+def test_a_retired_model_is_judged_by_events_that_it_has_not_learned(monkeypatch):
+    learner, events = recalling()
+    heard, audition = [], Learner._audition
+    monkeypatch.setattr(
+        Learner,
+        "_audition",
+        lambda self, mixture, rows, event: heard.append(rows) or audition(self, mixture, rows, event),
+    )
+    learner.steps(events)
+    assert len(heard) == 2  # the retired one and a fresh one
+    for rows in heard:
+        # Between two turns the newest ones are not in memory yet.
+        assert [x for x, _, _ in rows] == [event.x for event in events[1_600:1_696]]
+
+
+def test_a_retired_model_that_raises_does_not_come_back(monkeypatch):
+    def broken(_x):
+        raise ZeroDivisionError
+
+    def troupe(self, models):
+        mixture = whole(self, models)
+        for member in mixture.members if models else ():
+            member.ask = broken
+        return mixture
+
+    learner, events = recalling()
+    whole = Learner._troupe
+    monkeypatch.setattr(Learner, "_troupe", troupe)
+    told = [e.kind for o in learner.steps(events) if o.rare for e in o.rare.entries]
+    assert "not-recalled" in told
+    assert [v.cause for v in learner.lineage.versions] == ["genesis", "reset", "reset"]
 
 
 def test_the_stock_is_bounded():

@@ -129,6 +129,17 @@ def test_learning_again_teaches_the_log_less_the_bad_span(policy, batch):
     assert learner.steps(events[now : now + 1])[0].known
 
 
+def test_what_a_roll_back_leaves_out_is_learned_by_nobody_later():
+    """A refit takes the newest events that are remembered: those of the bad span are not among them."""
+    _, learner, events, _ = folded("linear", "observe", 1_000)
+    kept = kept_now(learner)
+    learner.steps(events[1_000:1_400])
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True, skip=((0, 1_000, 1_400),)))
+    learner = fold.copied(learner)
+    learner.steps(events[1_000:1_600])
+    assert [x for x, _, _ in learner._newest(500)] == [event.x for event in events[1_400:1_599]]
+
+
 def test_a_model_that_is_replaced_has_not_learned_the_event_at_which_it_was():
     """Learning again from there begins with that event: taught once, by whoever comes back."""
     _, learner, events, retired = folded("linear", "reset", 2_400)

@@ -25,7 +25,7 @@ from fluvial.lineage import Lineage
 from fluvial.memory import Memory, Row
 from fluvial.mixture import Member, Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.reactions import Note as _Note
-from fluvial.reactions import Reactions
+from fluvial.reactions import Reactions, ask_one
 from fluvial.relearning import Relearning
 from fluvial.types import (
     Answer,
@@ -317,7 +317,8 @@ class Learner(Reactions):
             if self._trial is not None:
                 note = self._compare(about, held.y, answers)
             self.late.judge(len(self._rows), again)
-            self._rows.append((held.x, held.y, held.weight, held.answer, 0))
+            choice = 0 if self.spec.task is Task.REGRESSION else held.answer.index(max(held.answer))
+            self._rows.append((held.x, held.y, held.weight, held.answer, choice))
             if len(self._rows) >= CLOCK:
                 note = _both(note, self._turn(event))
             elif self._period and self.events % self._period == 0:
@@ -393,6 +394,7 @@ class Learner(Reactions):
         detail: dict[str, Any] = {"to": kept.version, "by": request.by, "because": request.because}
         detail |= {"request": request.id, "asked_at": request.at}
         if request.relearn:
+            self.memory = Memory()  # it holds what is skipped, and will hold the rest again
             self.relearning = Relearning(self.learned_until(), request.skip)
             self.ledger = Ledger.restore(kept.ledger)
             detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
@@ -500,14 +502,15 @@ class Learner(Reactions):
         sick: list[int] = []
         for index, member in enumerate(self.mixture.members):
             try:
-                answers.append(member.ask(event.x))
+                answers.append(ask_one(member, event.x, event))
             except NonFiniteAnswer:
                 self.counts["non-finite"] += 1
                 answers.append(None)
                 if member.champion:
                     sick.append(index)
                 else:
-                    self.mixture.members[index] = self._crew.blank(member.lane, self._before_this_event)
+                    self.mixture.members[index] = self._crew.blank(member.lane, self.events)
+                    self.mixture.demote(index)
         self._sick = tuple(sick)
         self._streak = self._streak + 1 if sick else 0
         return answers
@@ -528,10 +531,9 @@ class Learner(Reactions):
             model = self.spec.load(self._snapshot.get(lane) or self._crew.blanks[lane])
             self.mixture.members[index] = self._crew.member(lane, True, self.events, model)
         self._streak = 0
-        detail = {
-            "lanes": [self.mixture.members[k].lane for k in self._sick],
-            "snapshot": bool(self._snapshot),
-        }
+        lanes = [self.mixture.members[k].lane for k in self._sick]
+        detail = {"lanes": lanes, "snapshot": any(lane in self._snapshot for lane in lanes)}
+        self._forget_snapshots(*lanes)
         self._make_version("non-finite", event, None, note, detail)
         return note
 
@@ -580,6 +582,6 @@ class Learner(Reactions):
 def _finite(member: Member, about: Event) -> Answer | None:
     """What a member answers; None when that is not finite, RESTING when it rests."""
     try:
-        return RESTING if member.rests else member.ask(about.x)
+        return RESTING if member.rests else ask_one(member, about.x, about)
     except NonFiniteAnswer:
         return None

@@ -5,6 +5,7 @@ The other half of the learner: `learner.py` has the step. Pure as it is.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -28,6 +29,7 @@ from fluvial.types import (
     Decision,
     Entry,
     Event,
+    Feature,
     Label,
     Rare,
     Retired,
@@ -98,6 +100,16 @@ def _before(ledger: Ledger, event: Event) -> Mapping[str, Any]:
 
 def _instead(decision: Decision) -> Decision:
     return msgspec.structs.replace(decision, action=Action.RESET)
+
+
+def ask_one(member: Member, x: dict[str, Feature], about: Event, doing: str = "predict") -> Answer | None:
+    """Ask one member. Raises NonFiniteAnswer, and ModelError at `about` for whatever the model raises."""
+    try:
+        return member.ask(x)
+    except (KeyboardInterrupt, SystemExit, NonFiniteAnswer):
+        raise
+    except BaseException as error:  # native objects raise PanicException, which is no Exception
+        raise ModelError(about.partition, about.offset, doing, error) from error
 
 
 def _mean(losses: Sequence[float]) -> float:
@@ -214,6 +226,10 @@ class Reactions:
         self._fresh_at = self.events
         self._snapshot = {}
 
+    def _forget_snapshots(self, *lanes: str) -> None:
+        """They are of champions that are gone, or as sick as those that they should have healed."""
+        self._snapshot = {lane: blob for lane, blob in self._snapshot.items() if lane not in lanes}
+
     def _restart(self, event: Event, decision: Decision, note: Note) -> None:
         """Start a challenger afresh, in the lane that leads now."""
         lane = self._leading_lane()
@@ -232,6 +248,7 @@ class Reactions:
         members[k].champion = True
         members[champion] = members[k]
         weights[champion] = weights[k]
+        self._forget_snapshots(lane)
         members[k] = self._crew.challenger(members[champion], self._before_this_event)
         self.mixture.demote(k)
         age = self.events - members[champion].born
@@ -281,13 +298,13 @@ class Reactions:
         if not self._stock:
             self._renew(event, _instead(decision), note)
             return
-        behind = 0 if self._rows else 1  # at the end of a block the present event is in memory already
-        asked = self.events - decision.signal.since if decision.signal is not None else LOOK_BACK
+        asked = self._answered_since(decision) - len(self._rows)  # those are not in memory yet
         rows = self.memory.newest(asked)
-        rows = rows[: len(rows) - behind]
+        if not self._rows:  # at the end of a block the present event is in memory already
+            rows = rows[:-1]
         present = self.memory.losses(asked)[: len(rows)]
         fresh = self._troupe({})
-        losses = {n: self._audition(self._troupe(self.spec.load(b)), rows, event) for n, b in self._stock}
+        losses = self._auditions(rows, event)
         usual = self._audition(fresh, rows, event)
         chosen, means = best_retired(losses, present, usual, RECALL_EVIDENCE)
         told_of = {str(number): round(mean, 4) for number, mean in means.items()}
@@ -309,6 +326,7 @@ class Reactions:
     ) -> None:
         """Let a retired version serve again; the fresh model that it was better than goes on trial."""
         models = self.spec.load(next(blob for number, blob in self._stock if number == chosen))
+        warm = self._newest(self._answered_since(decision) - 1) if decision.signal is not None else []
         self._retire(note, event)
         self._stock = [kept for kept in self._stock if kept[0] != chosen]
         for index, old in enumerate(self.mixture.members):
@@ -317,13 +335,30 @@ class Reactions:
                 member = self._crew.member(lane, True, self._before_this_event, models[lane])
             else:
                 member = self._crew.blank(lane, self._before_this_event, champion=old.champion)
-            self._teach(member, self._since(decision), event)
+            self._teach(member, warm, event)
             self.mixture.members[index] = member
         self._level_weights()
         self._make_version("recall", event, decision, note, {"recalled": chosen, "compared": compared})
         rival = next(m for m in fresh.members if m.lane == self._leading_lane())
         rival.champion = False
         self._try(Trial(rival, self.events, self.spec.policy.ready))
+
+    def _answered_since(self, decision: Decision) -> int:
+        """Labelled events since the change, at most those that the present model answered.
+
+        The ones before it were learned by a model that is retired: it would be judged on what it knows,
+        and taught it twice.
+        """
+        since = decision.signal.since if decision.signal is not None else self.events - LOOK_BACK
+        return self.events - max(since, self._fresh_at)
+
+    def _auditions(self, rows: Sequence[Learned], event: Event) -> dict[int, list[float]]:
+        """Losses of each retired model on these rows, less those that raise: they do not come back."""
+        losses: dict[int, list[float]] = {}
+        for number, blob in self._stock:
+            with contextlib.suppress(ModelError):
+                losses[number] = self._audition(self._troupe(self.spec.load(blob)), rows, event)
+        return losses
 
     def _troupe(self, models: Mapping[str, Any]) -> Mixture:
         """A mixture of its own of these models by lane; of a blank where there is none."""
@@ -340,7 +375,7 @@ class Reactions:
         losses: list[float] = []
         for x, y, weight in rows:
             try:
-                answers = [member.ask(x) for member in mixture.members]
+                answers = [ask_one(member, x, event, "warm") for member in mixture.members]
                 answer = mixture.combine(answers)
             except NonFiniteAnswer:
                 answer = None
@@ -380,16 +415,12 @@ class Reactions:
         if trial is None:
             return None
         try:
-            theirs = trial.member.ask(event.x)
+            theirs = ask_one(trial.member, event.x, event)
         except NonFiniteAnswer:
             self.counts["non-finite"] += 1
             self._try(None)
             because = {"because": "its answer was not finite"}
             return Rare(entries=(self._entry("dismissal", event, because),))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # native objects raise PanicException, which is no Exception
-            raise ModelError(event.partition, event.offset, "predict", error) from error
         ours = answers[self._champion_of(trial.member.lane)]
         if theirs and ours:  # empty: it rests
             trial.compare(self.events, self._loss(y, ours), self._loss(y, theirs))

@@ -575,8 +575,8 @@ FOLD = [
         [
             (
                 "reactions.py",
-                "            theirs = trial.member.ask(event.x)",
-                "            trial.member.teach(event.x, y)\n            theirs = trial.member.ask(event.x)",
+                "theirs = ask_one(trial.member,",
+                "trial.member.teach(event.x, y)\n            theirs = ask_one(trial.member,",
             )
         ],
         "test_reactions.py::test_a_promoted_rival_learned_what_its_champion_did_and_nothing_twice",
@@ -729,8 +729,38 @@ LATE = [
     mutant(
         "late-metrics-as-judged",
         "metrics are of answers that nobody was served",
-        [("learner.py", "held.weight, held.answer, 0))", "held.weight, again, 0))")],
+        [("learner.py", "held.weight, held.answer, choice))", "held.weight, again, choice))")],
         "test_late.py::test_metrics_use_what_was_served",
+    ),
+    mutant(
+        "late-classes-unwatched",
+        "with late labels the plane of the predictions sees one class alone and never says a word",
+        [("learner.py", "held.weight, held.answer, choice))", "held.weight, held.answer, 0))")],
+        "test_late.py::test_the_plane_of_the_predictions_watches_what_was_served",
+    ),
+    mutant(
+        "skipped-and-remembered",
+        "what a roll-back leaves out is learned all the same, by the next refit",
+        [("learner.py", "self.memory = Memory()  # it holds", "pass  # it holds")],
+        "test_rollback.py::test_what_a_roll_back_leaves_out_is_learned_by_nobody_later",
+    ),
+    mutant(
+        "judged-on-what-it-learned",
+        "a retired model of a dead concept comes back: it knows the events that it is compared on",
+        [("reactions.py", "return self.events - max(since, self._fresh_at)", "return self.events - since")],
+        "test_reactions.py::test_a_retired_model_is_judged_by_events_that_it_has_not_learned",
+    ),
+    mutant(
+        "sick-snapshot-for-ever",
+        "a model is taken back to the same sick snapshot every five events, and answers nothing any more",
+        [("learner.py", "        self._forget_snapshots(*lanes)\n", "")],
+        "test_learner.py::test_a_snapshot_that_is_sick_itself_is_gone_back_to_once",
+    ),
+    mutant(
+        "replaced-and-snapshot-kept",
+        "after a NaN the champion that was replaced long ago answers again",
+        [("reactions.py", "        self._forget_snapshots(lane)\n", "")],
+        "test_learner.py::test_no_snapshot_of_a_champion_that_was_replaced_comes_back",
     ),
     mutant(
         "pending-labels-forgotten",

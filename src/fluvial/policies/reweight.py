@@ -42,22 +42,22 @@ class Reweight:
             return (held,) if held is not None else (self._answer(standing, challengers, drift),)
         if self.period and standing.events % self.period == 0:
             turn = challengers[(standing.events // self.period) % len(challengers)]
-            return (self._take_turn(standing, turn),)
+            return (self._renew(standing, turn, "its turn"),)
         return ()
 
     def _answer(self, standing: Standing, challengers: list[int], drift: Signal) -> Decision:
-        """Restart the weaker challenger, so that one begins right after the change."""
+        """Restart the weaker challenger, so that one begins right after the change; keep it if it answers."""
         weaker = min(challengers, key=lambda k: standing.members[k].weight)
-        return Decision(action=Action.RESTART, member=weaker, because="the error rose", signal=drift)
+        return self._renew(standing, weaker, "the error rose", drift)
 
-    def _take_turn(self, standing: Standing, turn: int) -> Decision:
-        """Promote the challenger whose turn it is if it leads, else start it afresh."""
-        challenger = standing.members[turn]
+    def _renew(self, standing: Standing, k: int, because: str, signal: Signal | None = None) -> Decision:
+        """Promote a challenger if it leads, which makes a fresh one in its place; else start it afresh."""
+        challenger = standing.members[k]
         champion = self._champion_of(standing, challenger)
         if challenger.weight > PROMOTE_OVER and champion.weight < DEMOTE_UNDER:
             because = f"holds {challenger.weight:.2f} of the weight, the champion {champion.weight:.2f}"
-            return Decision(action=Action.PROMOTE, member=turn, because=because)
-        return Decision(action=Action.RESTART, member=turn, because="its turn")
+            return Decision(action=Action.PROMOTE, member=k, because=because, signal=signal)
+        return Decision(action=Action.RESTART, member=k, because=because, signal=signal)
 
     def _champion_of(self, standing: Standing, challenger: MemberStanding) -> MemberStanding:
         return next((m for m in standing.members if m.champion and m.name == challenger.name), challenger)
