@@ -194,6 +194,59 @@ def test_settings_take_effect(config):
     assert (run.settings.model.preset, run.name) == ("tree", "reweight")
 
 
+class Patient:
+    """A policy of a user's own."""
+
+    def __init__(self, points=10):
+        self.points = points
+
+    def __call__(self, standing):
+        return []
+
+
+class Hasty(Patient):
+    """Another one."""
+
+
+OWN = {"factory": "test_backtest:Patient", "options": {"points": 5}, "cooldown": 77}
+
+
+def test_a_policy_that_is_named_is_meant_whatever_factory_the_settings_have(
+    capsys, tmp_path, drifting, csv_file
+):
+    config = written(tmp_path, drifting, policy=OWN)
+    runs = backtest.runs_of(arguments(config, "x.csv", "--policy", "observe", "--policy", "reset"))
+    assert [(r.settings.policy.factory, r.settings.policy.options) for r in runs] == [(None, {})] * 2
+    assert [r.settings.policy.cooldown for r in runs] == [77, 77]
+    told = as_json(capsys, config, csv_file, "--policy", "observe", "--policy", "reset")["runs"]
+    assert [(run["name"], bool(run["reactions"])) for run in told] == [("observe", False), ("reset", True)]
+
+
+def test_a_run_of_the_users_own_policy_bears_its_name(tmp_path, drifting):
+    config = written(tmp_path, drifting, policy=OWN)
+    (run,) = backtest.runs_of(arguments(config, "x.csv"))
+    assert (run.name, run.settings.policy.options) == ("test_backtest:Patient", {"points": 5})
+
+
+def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
+    def options(*words):
+        runs = backtest.runs_of(arguments(written(tmp_path, drifting, policy=OWN), "x.csv", *words))
+        return {run.name: run.settings.policy.options for run in runs}
+
+    words = [f"--policy={name}" for name in ("reset", "test_backtest:Patient", "test_backtest:Hasty")]
+    assert options(*words) == {
+        "reset": {},
+        "test_backtest:Patient": {"points": 5},
+        "test_backtest:Hasty": {},
+    }
+    given = options(*words, "--set", "policy.options={points=7}")
+    assert list(given.values()) == [{}, {"points": 7}, {"points": 7}]
+    assert set(options("--set", "policy.factory=test_backtest:Hasty", "--set", "policy.factory=a:B")) == {
+        "test_backtest:Hasty",
+        "a:B",
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -202,6 +255,8 @@ def test_settings_take_effect(config):
         (["--policy", "rest"], "policy.name"),
         (["--model", "leniar"], "linear"),
         (["--policy", "reset", "--policy", "reset"], "twice"),
+        (["--policy", "test_backtest:Absent"], "cannot be imported"),
+        (["--policy", "reset", "--set", "policy.factory=a:B"], "--policy module:Policy"),
         (["--gate", "acuracy=.8"], "accuracy"),
         (["--gate", "accuracy"], "METRIC=LIMIT"),
         (["--gate", "accuracy=high"], "not a number"),
