@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fluvial.backtest import Record, Records, Run, replay
+from fluvial.backtest import Record, Records, Run, parse_gate, replay
 from fluvial.backtest.drawing import ticks
 from fluvial.backtest.recovery import AHEAD, Recovery, events_to_recover, middle, recoveries, settled_level
 from fluvial.backtest.results import Question, told
@@ -132,7 +132,7 @@ def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_pa
 def test_a_flood_of_refusals_says_that_the_live_service_would_pause(capsys, tmp_path, config, drifting):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join([*drifting.values[:1_000], *[b"{"] * 600, *drifting.values[1_000:]]))
-    assert "would have paused 1 times" in said(capsys, config, path)[1]
+    assert "would have paused once" in said(capsys, config, path)[1]
 
 
 def test_an_event_on_which_the_model_raises_is_left_out_as_by_a_worker():
@@ -289,6 +289,30 @@ def test_regret_is_behind_the_best(capsys, config, csv_file):
     assert by_name["observe"]["peak_bytes"] is None or by_name["observe"]["peak_bytes"] > 1e7
 
 
+LATE = ["--set", "policy.label_delay=0", "--set", "policy.label_delay=5000", "--policy", "observe"]
+
+
+def test_a_run_without_a_metric_has_no_regret(capsys, config, csv_file):
+    known, unknown = as_json(capsys, config, csv_file, *LATE)["runs"]
+    assert (known["regret"], unknown["regret"], unknown["metrics"]) == (0.0, None, {})
+    (run,) = as_json(capsys, config, csv_file, "--label-delay", "5000")["runs"]
+    assert run["regret"] is None
+    status, out, err = said(capsys, config, csv_file, *LATE, "--gate", "regret=.1")
+    assert (status, err) == (1, "gate regret=.1: run 'observe label_delay=5000' has no regret\n")
+    assert re.search(r"label_delay=5000 +- +- +- +- +- ", out), "none shown either"
+
+
+def test_a_remark_is_of_the_run_that_it_is_true_of(capsys, tmp_path, config, csv_file):
+    page, pending = tmp_path / "out.html", "3,000 labels were not known at the end: in no metric"
+    out = said(capsys, config, csv_file, *LATE, "--report", page)[1]
+    assert f"\nobserve label_delay=5000: {pending}\n" in out
+    assert "label_delay=0:" not in out
+    assert f"<p>observe label_delay=5000: {pending}</p>" in page.read_text()
+    both = ["--label-delay", "5000", "--policy", "observe", "--policy", "reset"]
+    out = said(capsys, config, csv_file, *both)[1]
+    assert out.count(pending) == out.count(f"\n{pending}\n") == 1
+
+
 def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
     drifts = ["--policy", "reset", "--drift-at", "1000,2000"]
     (run,) = as_json(capsys, config, csv_file, *drifts)["runs"]
@@ -382,6 +406,16 @@ def test_each_missed_gate_is_a_line_and_status_1(capsys, config, csv_file):
     assert [line.split(":")[0] for line in lines] == ["gate accuracy=.99", "gate log_loss=.01"]
     assert "at least 0.99" in lines[0]
     assert "at most 0.01" in lines[1]
+
+
+def test_a_gate_may_be_for_a_run_whose_name_holds_its_signs():
+    runs = ["reset", "reset delay=0", "own:P", "own:P delay=0"]
+    for run in runs:
+        gate = parse_gate(f"{run}:accuracy=.8", Task.BINARY, runs)
+        assert (gate.run, gate.metric, gate.limit) == (run, "accuracy", 0.8)
+    for text in ("reset delay=1:accuracy=.8", "own:accuracy=.8"):
+        with pytest.raises(SettingsError, match=f"no run '{text.rpartition(':')[0]}'"):
+            parse_gate(text, Task.BINARY, runs)
 
 
 def test_not_worse_than_an_earlier_run(capsys, tmp_path, config, csv_file):

@@ -53,8 +53,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     trips: int
     unpredicted: int
     metrics: Mapping[str, float]
-    regret: float = 0.0
-    """Behind the best of the runs: accuracy, or mean absolute error."""
+    regret: float | None = None
+    """Behind the best of the runs: accuracy, or mean absolute error. None: the run has no such metric."""
     drifts: tuple[Mapping[str, Any], ...]
     """Of every plane; recovery and false alarms look at those of the error alone."""
     warnings: int
@@ -101,8 +101,7 @@ def told(folded: Iterable[Folded], question: Question) -> list[Result]:
     known = [r.metrics[name] for r in results if name in r.metrics]
     if not known:
         return results
-    lower = name in LOWER_IS_BETTER
-    best = min(known) if lower else max(known)
+    best = min(known) if name in LOWER_IS_BETTER else max(known)
     return [
         msgspec.structs.replace(r, regret=abs(r.metrics[name] - best)) if name in r.metrics else r
         for r in results

@@ -15,9 +15,8 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
     """Titles, and a row of cells for each run. A column with nothing to say is left out."""
     wanted: list[tuple[str, Cell]] = [("run", lambda r: r.name), *_metrics(task)]
     if len(results) > 1:
-        wanted.append(
-            ("regret", lambda r: f"{r.regret:.4g}" if task is Task.REGRESSION else _points(r.regret))
-        )
+        regret = "{:.4g}".format if task is Task.REGRESSION else _points
+        wanted.append(("regret", lambda r: NOTHING if r.regret is None else regret(r.regret)))
     wanted += [
         ("drifts", lambda r: f"{len(on_the_error(r)):,}"),
         ("reactions", lambda r: f"{sum(r.reactions.values()):,}"),

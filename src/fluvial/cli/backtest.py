@@ -19,6 +19,7 @@ from rich.table import Table
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
+from fluvial.backtest.remarks import remarks
 from fluvial.backtest.results import FORMAT, primary
 from fluvial.backtest.table import columns
 from fluvial.cli import find_modules_here
@@ -335,22 +336,8 @@ def _tell(
     if not out.is_terminal:
         out = Console(width=200)
     out.print(table, highlight=False)
-    _remarks(results, out)
-
-
-def _remarks(results: Sequence[Result], out: Console) -> None:
-    """What a table cannot say."""
-    first = results[0]
-    if first.dead:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(first.dead.items()))
-        out.print(f"refused: {reasons}", highlight=False)
-    if first.trips:
-        out.print(
-            f"the live service would have paused {first.trips} times for a person: too many were refused",
-            highlight=False,
-        )
-    if first.pending:
-        out.print(f"{first.pending:,} labels were not known at the end: in no metric", highlight=False)
+    for remark in remarks(results):
+        out.print(remark, highlight=False, markup=False)
 
 
 def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:
