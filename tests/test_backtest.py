@@ -10,11 +10,20 @@ from html.parser import HTMLParser
 import msgspec
 import numpy as np
 import pytest
+from river import base
 
 from fluvial.backtest import Record, Records, Run, parse_gate, replay
 from fluvial.backtest.drawing import ticks
-from fluvial.backtest.recovery import AHEAD, Recovery, events_to_recover, middle, recoveries, settled_level
-from fluvial.backtest.results import Question, told
+from fluvial.backtest.recovery import (
+    AHEAD,
+    Recovery,
+    cumulated,
+    events_to_recover,
+    middle,
+    recoveries,
+    settled_level,
+)
+from fluvial.backtest.results import Question, told, windowed
 from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
 from fluvial.cli.backtest_feed import delay_in, feed_of
@@ -325,6 +334,46 @@ def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
     assert (run["false_alarms"], run["missed"]) == (2, 1)
 
 
+class Coy(base.Classifier):
+    """Says nothing until it has learned 1,500 events, then the share of true by the sign of `a`."""
+
+    def __init__(self):
+        self.seen, self.by_sign = 0, {}
+
+    def learn_one(self, x, y):
+        self.seen += 1
+        counts = self.by_sign.setdefault(x["a"] > 0, [1.0, 2.0])
+        counts[0] += y
+        counts[1] += 1.0
+
+    def predict_proba_one(self, x):
+        if self.seen < 1_500:
+            return {}
+        true, all_ = self.by_sign[x["a"] > 0]
+        return {False: 1.0 - true / all_, True: true / all_}
+
+
+@pytest.fixture
+def coy(tmp_path):
+    """Settings and a file: the rule turns round at 3,000, the model begins to answer at 1,500."""
+    rng, events = random.Random(1), []
+    for k in range(5_000):
+        x = {"a": rng.uniform(-1, 1), "b": 0.0}
+        events.append((1e9 + k, x, ((x["a"] > 0) != (k >= 3_000)) != (rng.random() < 0.02)))
+    log = fold.Log("coy", "binary", {"a": "number", "b": "number"}, events)
+    model = {"factory": "test_backtest:Coy", "allow": ["test_backtest:Coy"]}
+    return written(tmp_path, log, model=model), events_csv(tmp_path / "rows.csv", log)
+
+
+def test_true_drifts_count_events_without_an_answer_as_signals_do(capsys, coy):
+    (run,) = as_json(capsys, *coy, "--policy", "reset", "--drift-at", "3000")["runs"]
+    assert run["unpredicted"] >= 1_500
+    assert (run["false_alarms"], run["missed"]) == (0, 0)
+    (only,) = run["recoveries"]
+    assert (only["drift"], 0 < only["found_after"] < 400) == (3_000, True)
+    assert (run["curve"][0][0] > 1_500, run["curve"][-1][0]) == (True, 5_000)
+
+
 def test_regression_has_its_own_metrics(capsys, tmp_path):
     log = fold.numbers(2_000)
     path = events_csv(tmp_path / "rows.csv", log)
@@ -340,23 +389,41 @@ def test_regression_has_its_own_metrics(capsys, tmp_path):
 def losses_with_bump(length=4_000, drift=1_000, bad=600):
     losses = np.full(length, 0.1)
     losses[drift : drift + bad] = 0.6
-    return np.concatenate([[0.0], np.cumsum(losses)])
+    return losses.tolist()
+
+
+def curve_of(losses):
+    made = Curve()
+    made.extend(losses)
+    return made
 
 
 def test_recovery_is_from_where_the_loss_is_back():
-    def back(total, *stretch):
-        return events_to_recover(total, 1, stretch, settled_level(total, 1, stretch))
+    def back(losses, *stretch):
+        summed = cumulated(curve_of(losses))
+        return events_to_recover(summed, stretch, settled_level(summed, stretch))
 
-    total = losses_with_bump()
-    assert back(total, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
+    bump = losses_with_bump()
+    assert back(bump, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
     assert back(losses_with_bump(bad=0), 1_000, 4_000) == 0
-    assert back(total, 3_500, 4_000) is None
+    assert back(bump, 3_500, 4_000) is None
+    silent = [loss if k % 2 else None for k, loss in enumerate(bump)]
+    assert back(silent, 1_000, 4_000) == back(bump, 1_000, 4_000), "its place counts every labelled event"
+    assert back([None] * 4_000, 1_000, 4_000) is None
 
 
-def trace_of(total):
+def trace_of(losses):
     made = Trace(Task.BINARY)
-    made.curve.extend(np.diff(total).tolist())
+    made.curve.extend(losses)
     return made
+
+
+def test_a_curve_leaves_out_what_had_no_answer_and_keeps_its_place():
+    curve = curve_of([None] * 300 + [1.0, None, 0.0, None] * 100)
+    points = dict(windowed(curve, 200, regression=False))
+    assert points.pop(700) == 0.5
+    assert 300 < min(points) <= 302
+    assert points[min(points)] == 0.0
 
 
 def test_who_stays_bad_after_a_true_drift_never_recovers():
@@ -380,6 +447,16 @@ def test_a_curve_is_bounded_and_loses_no_loss(batch):
     assert curve.events == n
     assert sum(curve.sums) + sum(curve._rest) == given.sum()
     assert curve.sums[1_000] == given[2_000:2_002].sum()
+
+
+def test_a_coarser_curve_knows_how_many_had_an_answer():
+    n = 2 * MAX_BUCKETS + 7
+    curve = curve_of([0.5 if k % 3 == 0 else None for k in range(n)])
+    assert (curve.size, curve.events) == (4, n)
+    known = sum(loss is not None for loss in curve._rest)
+    assert sum(curve.answered) + known == len(range(0, n, 3))
+    losses = cumulated(curve)
+    assert losses.mean(0, len(losses.total) - 1) == 0.5
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.81, 0.93), (0, 45_312), (3.0, 3.0), (1e-4, 3e-4)])

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from fluvial.backtest.recovery import Recovery, cumulated, middle, recoveries
 from fluvial.backtest.replay import Folded
@@ -22,7 +20,6 @@ POINTS = 300
 """Of a curve in the JSON and on the page."""
 
 LOWER_IS_BETTER = {"log_loss", "mae", "rmse", "last_value_mae", "regret", "false_alarms", "missed"}
-Floats = NDArray[np.float64]
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,16 +156,19 @@ def _thinned(rows: list[Any], most: int) -> list[Any]:
 
 
 def windowed(curve: Curve, window: int, *, regression: bool) -> list[tuple[int, float]]:
-    """Mean loss (as accuracy in classification) over the `window` events before each of some places."""
-    total = cumulated(curve)
-    buckets = len(total) - 1
+    """Mean loss (as accuracy in classification) over the `window` events before each of some places.
+
+    Of those with an answer; no place where none of them had one.
+    """
+    losses = cumulated(curve)
+    buckets = len(losses.total) - 1
     width = max(1, window // curve.size)
     places = _thinned(list(range(min(width, buckets), buckets + 1)), POINTS) if buckets else []
     out = []
     for end in places:
-        begin = max(0, end - width)
-        loss = float(total[end] - total[begin]) / ((end - begin) * curve.size)
-        out.append((end * curve.size, loss if regression else 1.0 - loss))
+        loss = losses.mean(max(0, end - width), end)
+        if loss is not None:
+            out.append((end * curve.size, loss if regression else 1.0 - loss))
     return out
 
 
