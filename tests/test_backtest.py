@@ -334,6 +334,20 @@ def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
     assert (run["false_alarms"], run["missed"]) == (2, 1)
 
 
+def test_true_drifts_that_never_came_are_left_out_and_told(capsys, tmp_path, config, csv_file):
+    page, words = tmp_path / "out.html", [config, csv_file, "--policy", "reset", "--gate", "missed=0"]
+    drifts = ["--drift-at", "2000,1000,1000,3000,90000"]
+    status, out, _ = said(capsys, *words, *drifts, "--report", page)
+    remark = "true drifts at or beyond the end of the labelled events, left out: 3,000, 90,000"
+    assert (status, f"\n{remark}\n" in out, " 0 of 2 " in out) == (0, True, True)
+    assert f"<p>{remark}</p>" in page.read_text()
+    assert page.read_text().count('class="truth"') == 2 * 2
+    (run,) = as_json(capsys, *words, *drifts)["runs"]
+    assert (run["missed"], [r["drift"] for r in run["recoveries"]]) == (0, [1_000, 2_000])
+    (run,) = as_json(capsys, *words, "--drift-at", "90000")["runs"]
+    assert (run["missed"], run["false_alarms"], run["recoveries"], run["recovery"]) == (0, 2, [], None)
+
+
 class Coy(base.Classifier):
     """Says nothing until it has learned 1,500 events, then the share of true by the sign of `a`."""
 

@@ -13,7 +13,7 @@ from fluvial.backtest import moved
 from fluvial.backtest.drawing import Line, Mark, Strip, lines, shares, swatch
 from fluvial.backtest.recovery import AHEAD, NEAR
 from fluvial.backtest.remarks import remarks
-from fluvial.backtest.results import Question, Result, on_the_error
+from fluvial.backtest.results import Question, Result, on_the_error, true_drifts
 from fluvial.backtest.table import columns
 from fluvial.types import Task
 
@@ -58,7 +58,7 @@ def _table(results: Sequence[Result], question: Question, task: Task) -> str:
         others = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         cells += f"<tr><td>{swatch(i)}{escape(name)}</td>{others}</tr>"
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(results))
+    said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(results, question))
     whose = "the best of these runs" if question.drift_at else "it"
     drifts = "each true drift" if question.drift_at else "each drift that the run itself found"
     return (
@@ -81,10 +81,11 @@ def _curves(results: Sequence[Result], question: Question, task: Task) -> str:
         return ""
     strips = [Strip(r.name, list(_marks(r)), i) for i, r in enumerate(results)]
     label = f"{what} over the {question.window:,} labelled events before"
-    truth = "; a dashed upright is a true drift" if question.drift_at else ""
+    drifts = true_drifts(results[0], question)
+    truth = "; a dashed upright is a true drift" if drifts else ""
     return (
         f"<section><h2>{label}</h2>{_legend([r.name for r in results])}"
-        f"<figure style='margin:0'>{lines(series, strips, question.drift_at, label, percent=not regression)}"
+        f"<figure style='margin:0'>{lines(series, strips, drifts, label, percent=not regression)}"
         f'</figure><p class="note">Below the curves, a row a run: a triangle is a drift that was found, '
         f"a bar a new version{truth}.</p></section>"
     )

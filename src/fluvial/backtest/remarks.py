@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fluvial.backtest.results import Result
+from fluvial.backtest.results import Question, Result, true_drifts
 
 
-def remarks(results: Sequence[Result]) -> list[str]:
+def remarks(results: Sequence[Result], question: Question) -> list[str]:
     """Once what holds for every run alike, else for each run of which there is something to say."""
+
+    def beyond(result: Result) -> str:
+        left = sorted(set(question.drift_at) - set(true_drifts(result, question)))
+        places = ", ".join(f"{at:,}" for at in left)
+        return f"true drifts at or beyond the end of the labelled events, left out: {places}" if left else ""
+
     lines = list[str]()
-    for say in (_refused, _paused, _pending):
+    for say in (_refused, _paused, _pending, beyond):
         said = [say(result) for result in results]
         if len(set(said)) == 1:
             lines += filter(None, said[:1])

@@ -28,7 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     source: str
     drift_at: tuple[int, ...] = ()
-    """True drifts, in labelled events from the start."""
+    """True drifts, in labelled events from the start; those at or beyond the end are left out."""
     drift_within: int = 2_000
     """Events after a true drift within which a signal is not a false alarm."""
     window: int = 1_000
@@ -61,9 +61,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: tuple[Recovery, ...] = ()
     recovery: float | None = None
     """Median of the recoveries."""
-    false_alarms: int | None
+    false_alarms: int | None = None
     """None: no true drifts were given."""
-    missed: int | None
+    missed: int | None = None
     seconds: float
     events_per_second: float
     peak_bytes: int | None
@@ -93,7 +93,7 @@ def told(folded: Iterable[Folded], question: Question) -> list[Result]:
         results.append(_result(each, question))
         traces.append(each.trace)
         del each
-    results = _recovered(results, traces, question, task)
+    results = _through_drifts(results, traces, question, task)
     name = primary(task)
     known = [r.metrics[name] for r in results if name in r.metrics]
     if not known:
@@ -105,13 +105,22 @@ def told(folded: Iterable[Folded], question: Question) -> list[Result]:
     ]
 
 
-def _recovered(
+def _through_drifts(
     results: Sequence[Result], traces: Sequence[Trace], question: Question, task: Task
 ) -> list[Result]:
+    """Each with how it came through the drifts. Of the true ones, those count that every run came to."""
+    regression, told = task is Task.REGRESSION, bool(question.drift_at)
+    came = [at for at in sorted(set(question.drift_at)) if at < min(trace.at for trace in traces)]
+    # Without a true drift each run would be measured at its own, which nobody asked for.
+    found = [()] * len(traces) if told and not came else recoveries(traces, came, regression=regression)
     out = []
-    found = recoveries(traces, question.drift_at, regression=task is Task.REGRESSION)
-    for result, mine in zip(results, found, strict=True):
-        out.append(msgspec.structs.replace(result, recoveries=mine, recovery=middle(mine)))
+    for result, trace, mine in zip(results, traces, found, strict=True):
+        false, missed = _alarms(trace, came, question.drift_within) if told else (None, None)
+        out.append(
+            msgspec.structs.replace(
+                result, recoveries=mine, recovery=middle(mine), false_alarms=false, missed=missed
+            )
+        )
     return out
 
 
@@ -120,7 +129,6 @@ def _result(folded: Folded, question: Question) -> Result:
     ledgers = learner.ledger.partitions.values()
     handled = learner.ledger.handled()
     regression = settings.schema.label.task is Task.REGRESSION
-    false, missed = _alarms(folded, question)
     return Result(
         name=folded.run.name,
         settings={name: describe(settings)[name] for name in ("model", "policy", "drift", "evaluation")},
@@ -138,8 +146,6 @@ def _result(folded: Folded, question: Question) -> Result:
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,
         versions=tuple(v._asdict() for v in trace.versions),
-        false_alarms=false,
-        missed=missed,
         seconds=folded.seconds,
         events_per_second=handled / max(folded.seconds, 1e-9),
         peak_bytes=folded.peak_bytes,
@@ -172,13 +178,16 @@ def windowed(curve: Curve, window: int, *, regression: bool) -> list[tuple[int, 
     return out
 
 
-def _alarms(folded: Folded, question: Question) -> tuple[int | None, int | None]:
+def _alarms(trace: Trace, true: Sequence[int], within: int) -> tuple[int, int]:
     """Drift signals that answer no true drift, and true drifts that none answers."""
-    if not question.drift_at:
-        return None, None
     answered, false = set[int](), 0
-    for alarm in folded.trace.drifts:
-        before = [d for d in question.drift_at if d <= alarm.at < d + question.drift_within]
+    for alarm in trace.drifts:
+        before = [d for d in true if d <= alarm.at < d + within]
         answered.update(before[-1:])
         false += not before
-    return false, len(set(question.drift_at) - answered)
+    return false, len(true) - len(answered)
+
+
+def true_drifts(result: Result, question: Question) -> list[int]:
+    """Those of the question that came before the end."""
+    return [each.drift for each in result.recoveries] if question.drift_at else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fluvial.backtest.results import Question, Result, on_the_error
+from fluvial.backtest.results import Question, Result, on_the_error, true_drifts
 from fluvial.types import Task
 
 NOTHING = "-"
@@ -25,7 +25,7 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
     if question.drift_at:
         wanted += [
             ("false alarms", lambda r: f"{r.false_alarms:,}"),
-            ("missed", lambda r: f"{r.missed} of {len(question.drift_at)}"),
+            ("missed", lambda r: f"{r.missed} of {len(true_drifts(r, question))}"),
         ]
     if any(r.dead for r in results):
         wanted.append(("refused", lambda r: f"{sum(r.dead.values()):,}"))

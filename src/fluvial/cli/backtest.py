@@ -147,7 +147,7 @@ def _count(text: str) -> int:
 
 
 def _places(text: str) -> tuple[int, ...]:
-    return tuple(sorted(_count(part) for part in text.split(",") if part))
+    return tuple(sorted({_count(part) for part in text.split(",") if part}))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -336,7 +336,7 @@ def _tell(
     if not out.is_terminal:
         out = Console(width=200)
     out.print(table, highlight=False)
-    for remark in remarks(results):
+    for remark in remarks(results, question):
         out.print(remark, highlight=False, markup=False)
 
 
