@@ -376,7 +376,9 @@ def coy(tmp_path):
         events.append((1e9 + k, x, ((x["a"] > 0) != (k >= 3_000)) != (rng.random() < 0.02)))
     log = fold.Log("coy", "binary", {"a": "number", "b": "number"}, events)
     model = {"factory": "test_backtest:Coy", "allow": ["test_backtest:Coy"]}
-    return written(tmp_path, log, model=model), events_csv(tmp_path / "rows.csv", log)
+    here = tmp_path / "coy"
+    here.mkdir()
+    return written(here, log, model=model), events_csv(here / "rows.csv", log)
 
 
 def test_true_drifts_count_events_without_an_answer_as_signals_do(capsys, coy):
@@ -386,6 +388,20 @@ def test_true_drifts_count_events_without_an_answer_as_signals_do(capsys, coy):
     (only,) = run["recoveries"]
     assert (only["drift"], 0 < only["found_after"] < 400) == (3_000, True)
     assert (run["curve"][0][0] > 1_500, run["curve"][-1][0]) == (True, 5_000)
+
+
+def test_events_without_an_answer_are_told(capsys, tmp_path, coy, config, csv_file):
+    page = tmp_path / "out.html"
+    words = [*coy, "--policy", "observe", "--gate", "unpredicted=1500", "--report", page]
+    status, out, _ = said(capsys, *words)
+    remark = "1,500 of 5,000 labels that were learned are in no metric: the model had no answer"
+    assert (status, f"\n{remark}\n" in out) == (0, True)
+    assert re.search(r" unpredicted .*\n.* 1,500 ", out)
+    assert f"<p>{remark}</p>" in page.read_text()
+    status, _, err = said(capsys, *words[:4], "--gate", "unpredicted=1499")
+    assert status == 1
+    assert "has unpredicted 1500, wanted at most 1499" in err
+    assert "unpredicted" not in said(capsys, config, csv_file)[1]
 
 
 def test_regression_has_its_own_metrics(capsys, tmp_path):

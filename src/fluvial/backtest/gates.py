@@ -18,9 +18,9 @@ METRICS = {
     Task.BINARY: ("accuracy", "log_loss", "kappa", "kappa_temporal", "roc_auc"),
     Task.MULTICLASS: ("accuracy", "log_loss", "kappa", "kappa_temporal", "roc_auc"),
 }
-OTHERS = ("regret", "false_alarms", "missed", "recovery", "events_per_second", "dead")
+OTHERS = ("regret", "false_alarms", "missed", "recovery", "events_per_second", "dead", "unpredicted")
 """What a run says beside its metrics."""
-AT_MOST = LOWER_IS_BETTER | {"recovery", "dead"}
+AT_MOST = LOWER_IS_BETTER | {"recovery", "dead", "unpredicted"}
 BASELINE = "not-worse-than"
 
 

@@ -16,7 +16,7 @@ def remarks(results: Sequence[Result], question: Question) -> list[str]:
         return f"true drifts at or beyond the end of the labelled events, left out: {places}" if left else ""
 
     lines = list[str]()
-    for say in (_refused, _paused, _pending, beyond):
+    for say in (_refused, _paused, _pending, _unpredicted, beyond):
         said = [say(result) for result in results]
         if len(set(said)) == 1:
             lines += filter(None, said[:1])
@@ -38,3 +38,9 @@ def _paused(result: Result) -> str:
 
 def _pending(result: Result) -> str:
     return f"{result.pending:,} labels were not known at the end: in no metric" if result.pending else ""
+
+
+def _unpredicted(result: Result) -> str:
+    counts = f"{result.unpredicted:,} of {result.learned:,} labels that were learned"
+    why = f"{counts} are in no metric: the model had no answer"
+    return why if result.unpredicted else ""

@@ -36,7 +36,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, as `--json` gives it. Metrics are the fold's own, of all labels that were learned."""
+    """One run, as `--json` gives it.
+
+    Metrics are the fold's own, of the labels that were learned of events with an answer.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -49,6 +52,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     dead: Mapping[str, int]
     trips: int
     unpredicted: int
+    """Labels that were learned of events without an answer: in no metric."""
     metrics: Mapping[str, float]
     regret: float | None = None
     """Behind the best of the runs: accuracy, or mean absolute error. None: the run has no such metric."""

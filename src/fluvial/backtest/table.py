@@ -29,6 +29,8 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
         ]
     if any(r.dead for r in results):
         wanted.append(("refused", lambda r: f"{sum(r.dead.values()):,}"))
+    if any(r.unpredicted for r in results):
+        wanted.append(("unpredicted", lambda r: f"{r.unpredicted:,}"))
     wanted += [
         ("events/s", lambda r: f"{r.events_per_second:,.0f}"),
         ("memory", lambda r: NOTHING if r.peak_bytes is None else f"{r.peak_bytes / 1e6:,.0f} MB"),
