@@ -437,8 +437,10 @@ def test_recovery_is_from_where_the_loss_is_back():
     assert back(bump, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
     assert back(losses_with_bump(bad=0), 1_000, 4_000) == 0
     assert back(bump, 3_500, 4_000) is None
-    silent = [loss if k % 2 else None for k, loss in enumerate(bump)]
+    silent = [loss if k % 2 == 0 else None for k, loss in enumerate(bump)]
     assert back(silent, 1_000, 4_000) == back(bump, 1_000, 4_000), "its place counts every labelled event"
+    fresh = [*bump[:1_000], *[None] * 900, *[0.1] * 2_100]
+    assert back(fresh, 1_000, 4_000) == 900, "who says nothing is not back"
     assert back([None] * 4_000, 1_000, 4_000) is None
 
 

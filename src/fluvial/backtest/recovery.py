@@ -114,7 +114,10 @@ def settled_level(losses: Losses, stretch: tuple[int, int]) -> float | None:
 def events_to_recover(
     losses: Losses, stretch: tuple[int, int], level: float | None, *, regression: bool = False
 ) -> int | None:
-    """Events after a stretch's begin from where the mean loss of the next `AHEAD` is at the settled level."""
+    """Events after a stretch's begin from where the mean loss of the next `AHEAD` is at the settled level.
+
+    Of those with an answer, the first among them.
+    """
     if level is None:
         return None
     first, last = _buckets(losses, stretch)
@@ -124,7 +127,9 @@ def events_to_recover(
         sums[first + ahead : last + 1] - sums[first : last + 1 - ahead]
         for sums in (losses.total, losses.answered)
     )
-    means = np.divide(lost, answered, out=np.full(len(lost), np.inf), where=answered > 0.0)
+    # Else a model that says nothing for long would be back long before it says something.
+    answers = np.diff(losses.answered)[first : last + 1 - ahead] > 0.0
+    means = np.divide(lost, answered, out=np.full(len(lost), np.inf), where=answers)
     back = np.flatnonzero(means <= limit)
     return int(back[0]) * losses.size if len(back) else None
 
