@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fluvial.backtest.recovery import events_to_recover, settled_level
+from fluvial.backtest.recovery import Losses, events_to_recover, settled_level
 from fluvial.config import PolicySettings
 from fluvial.crew import Spec
 from fluvial.errors import FluvialError
@@ -210,11 +210,12 @@ def run_policy(
 
 def recoveries(losses: Sequence[float], drifts: Sequence[int], *, number: bool) -> list[int | None]:
     """Events after each drift until the loss is near the level where it settles before the next one."""
-    total = np.concatenate([[0.0], np.cumsum(losses)])
+    # Each event is a bucket of its own here, and has an answer.
+    summed = Losses(np.append(0.0, np.cumsum(losses)), np.arange(len(losses) + 1.0), 1)
     stretches = list(pairwise([*drifts, len(losses)]))
-    levels = [settled_level(total, 1, stretch) for stretch in stretches]
+    levels = [settled_level(summed, stretch) for stretch in stretches]
     return [
-        events_to_recover(total, 1, stretch, level, regression=number)
+        events_to_recover(summed, stretch, level, regression=number)
         for stretch, level in zip(stretches, levels, strict=True)
     ]
 

@@ -10,11 +10,20 @@ from html.parser import HTMLParser
 import msgspec
 import numpy as np
 import pytest
+from river import base
 
-from fluvial.backtest import Record, Records, Run, replay
+from fluvial.backtest import Record, Records, Run, parse_gate, replay
 from fluvial.backtest.drawing import ticks
-from fluvial.backtest.recovery import AHEAD, Recovery, events_to_recover, middle, recoveries, settled_level
-from fluvial.backtest.results import Question, told
+from fluvial.backtest.recovery import (
+    AHEAD,
+    Recovery,
+    cumulated,
+    events_to_recover,
+    middle,
+    recoveries,
+    settled_level,
+)
+from fluvial.backtest.results import Question, told, windowed
 from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
 from fluvial.cli.backtest_feed import delay_in, feed_of
@@ -132,7 +141,7 @@ def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_pa
 def test_a_flood_of_refusals_says_that_the_live_service_would_pause(capsys, tmp_path, config, drifting):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join([*drifting.values[:1_000], *[b"{"] * 600, *drifting.values[1_000:]]))
-    assert "would have paused 1 times" in said(capsys, config, path)[1]
+    assert "would have paused once" in said(capsys, config, path)[1]
 
 
 def test_an_event_on_which_the_model_raises_is_left_out_as_by_a_worker():
@@ -194,6 +203,59 @@ def test_settings_take_effect(config):
     assert (run.settings.model.preset, run.name) == ("tree", "reweight")
 
 
+class Patient:
+    """A policy of a user's own."""
+
+    def __init__(self, points=10):
+        self.points = points
+
+    def __call__(self, standing):
+        return []
+
+
+class Hasty(Patient):
+    """Another one."""
+
+
+OWN = {"factory": "test_backtest:Patient", "options": {"points": 5}, "cooldown": 77}
+
+
+def test_a_policy_that_is_named_is_meant_whatever_factory_the_settings_have(
+    capsys, tmp_path, drifting, csv_file
+):
+    config = written(tmp_path, drifting, policy=OWN)
+    runs = backtest.runs_of(arguments(config, "x.csv", "--policy", "observe", "--policy", "reset"))
+    assert [(r.settings.policy.factory, r.settings.policy.options) for r in runs] == [(None, {})] * 2
+    assert [r.settings.policy.cooldown for r in runs] == [77, 77]
+    told = as_json(capsys, config, csv_file, "--policy", "observe", "--policy", "reset")["runs"]
+    assert [(run["name"], bool(run["reactions"])) for run in told] == [("observe", False), ("reset", True)]
+
+
+def test_a_run_of_the_users_own_policy_bears_its_name(tmp_path, drifting):
+    config = written(tmp_path, drifting, policy=OWN)
+    (run,) = backtest.runs_of(arguments(config, "x.csv"))
+    assert (run.name, run.settings.policy.options) == ("test_backtest:Patient", {"points": 5})
+
+
+def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
+    def options(*words):
+        runs = backtest.runs_of(arguments(written(tmp_path, drifting, policy=OWN), "x.csv", *words))
+        return {run.name: run.settings.policy.options for run in runs}
+
+    words = [f"--policy={name}" for name in ("reset", "test_backtest:Patient", "test_backtest:Hasty")]
+    assert options(*words) == {
+        "reset": {},
+        "test_backtest:Patient": {"points": 5},
+        "test_backtest:Hasty": {},
+    }
+    given = options(*words, "--set", "policy.options={points=7}")
+    assert list(given.values()) == [{}, {"points": 7}, {"points": 7}]
+    assert set(options("--set", "policy.factory=test_backtest:Hasty", "--set", "policy.factory=a:B")) == {
+        "test_backtest:Hasty",
+        "a:B",
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -202,6 +264,8 @@ def test_settings_take_effect(config):
         (["--policy", "rest"], "policy.name"),
         (["--model", "leniar"], "linear"),
         (["--policy", "reset", "--policy", "reset"], "twice"),
+        (["--policy", "test_backtest:Absent"], "cannot be imported"),
+        (["--policy", "reset", "--set", "policy.factory=a:B"], "--policy module:Policy"),
         (["--gate", "acuracy=.8"], "accuracy"),
         (["--gate", "accuracy"], "METRIC=LIMIT"),
         (["--gate", "accuracy=high"], "not a number"),
@@ -234,6 +298,30 @@ def test_regret_is_behind_the_best(capsys, config, csv_file):
     assert by_name["observe"]["peak_bytes"] is None or by_name["observe"]["peak_bytes"] > 1e7
 
 
+LATE = ["--set", "policy.label_delay=0", "--set", "policy.label_delay=5000", "--policy", "observe"]
+
+
+def test_a_run_without_a_metric_has_no_regret(capsys, config, csv_file):
+    known, unknown = as_json(capsys, config, csv_file, *LATE)["runs"]
+    assert (known["regret"], unknown["regret"], unknown["metrics"]) == (0.0, None, {})
+    (run,) = as_json(capsys, config, csv_file, "--label-delay", "5000")["runs"]
+    assert run["regret"] is None
+    status, out, err = said(capsys, config, csv_file, *LATE, "--gate", "regret=.1")
+    assert (status, err) == (1, "gate regret=.1: run 'observe label_delay=5000' has no regret\n")
+    assert re.search(r"label_delay=5000 +- +- +- +- +- ", out), "none shown either"
+
+
+def test_a_remark_is_of_the_run_that_it_is_true_of(capsys, tmp_path, config, csv_file):
+    page, pending = tmp_path / "out.html", "3,000 labels were not known at the end: in no metric"
+    out = said(capsys, config, csv_file, *LATE, "--report", page)[1]
+    assert f"\nobserve label_delay=5000: {pending}\n" in out
+    assert "label_delay=0:" not in out
+    assert f"<p>observe label_delay=5000: {pending}</p>" in page.read_text()
+    both = ["--label-delay", "5000", "--policy", "observe", "--policy", "reset"]
+    out = said(capsys, config, csv_file, *both)[1]
+    assert out.count(pending) == out.count(f"\n{pending}\n") == 1
+
+
 def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
     drifts = ["--policy", "reset", "--drift-at", "1000,2000"]
     (run,) = as_json(capsys, config, csv_file, *drifts)["runs"]
@@ -244,6 +332,76 @@ def test_true_drifts_tell_false_alarms_and_misses(capsys, config, csv_file):
         capsys, config, csv_file, "--policy", "reset", "--drift-at", "500", "--drift-within", "9"
     )["runs"]
     assert (run["false_alarms"], run["missed"]) == (2, 1)
+
+
+def test_true_drifts_that_never_came_are_left_out_and_told(capsys, tmp_path, config, csv_file):
+    page, words = tmp_path / "out.html", [config, csv_file, "--policy", "reset", "--gate", "missed=0"]
+    drifts = ["--drift-at", "2000,1000,1000,3000,90000"]
+    status, out, _ = said(capsys, *words, *drifts, "--report", page)
+    remark = "true drifts at or beyond the end of the labelled events, left out: 3,000, 90,000"
+    assert (status, f"\n{remark}\n" in out, " 0 of 2 " in out) == (0, True, True)
+    assert f"<p>{remark}</p>" in page.read_text()
+    assert page.read_text().count('class="truth"') == 2 * 2
+    (run,) = as_json(capsys, *words, *drifts)["runs"]
+    assert (run["missed"], [r["drift"] for r in run["recoveries"]]) == (0, [1_000, 2_000])
+    (run,) = as_json(capsys, *words, "--drift-at", "90000")["runs"]
+    assert (run["missed"], run["false_alarms"], run["recoveries"], run["recovery"]) == (0, 2, [], None)
+
+
+class Coy(base.Classifier):
+    """Says nothing until it has learned 1,500 events, then the share of true by the sign of `a`."""
+
+    def __init__(self):
+        self.seen, self.by_sign = 0, {}
+
+    def learn_one(self, x, y):
+        self.seen += 1
+        counts = self.by_sign.setdefault(x["a"] > 0, [1.0, 2.0])
+        counts[0] += y
+        counts[1] += 1.0
+
+    def predict_proba_one(self, x):
+        if self.seen < 1_500:
+            return {}
+        true, all_ = self.by_sign[x["a"] > 0]
+        return {False: 1.0 - true / all_, True: true / all_}
+
+
+@pytest.fixture
+def coy(tmp_path):
+    """Settings and a file: the rule turns round at 3,000, the model begins to answer at 1,500."""
+    rng, events = random.Random(1), []
+    for k in range(5_000):
+        x = {"a": rng.uniform(-1, 1), "b": 0.0}
+        events.append((1e9 + k, x, ((x["a"] > 0) != (k >= 3_000)) != (rng.random() < 0.02)))
+    log = fold.Log("coy", "binary", {"a": "number", "b": "number"}, events)
+    model = {"factory": "test_backtest:Coy", "allow": ["test_backtest:Coy"]}
+    here = tmp_path / "coy"
+    here.mkdir()
+    return written(here, log, model=model), events_csv(here / "rows.csv", log)
+
+
+def test_true_drifts_count_events_without_an_answer_as_signals_do(capsys, coy):
+    (run,) = as_json(capsys, *coy, "--policy", "reset", "--drift-at", "3000")["runs"]
+    assert run["unpredicted"] >= 1_500
+    assert (run["false_alarms"], run["missed"]) == (0, 0)
+    (only,) = run["recoveries"]
+    assert (only["drift"], 0 < only["found_after"] < 400) == (3_000, True)
+    assert (run["curve"][0][0] > 1_500, run["curve"][-1][0]) == (True, 5_000)
+
+
+def test_events_without_an_answer_are_told(capsys, tmp_path, coy, config, csv_file):
+    page = tmp_path / "out.html"
+    words = [*coy, "--policy", "observe", "--gate", "unpredicted=1500", "--report", page]
+    status, out, _ = said(capsys, *words)
+    remark = "1,500 of 5,000 labels that were learned are in no metric: the model had no answer"
+    assert (status, f"\n{remark}\n" in out) == (0, True)
+    assert re.search(r" unpredicted .*\n.* 1,500 ", out)
+    assert f"<p>{remark}</p>" in page.read_text()
+    status, _, err = said(capsys, *words[:4], "--gate", "unpredicted=1499")
+    assert status == 1
+    assert "has unpredicted 1500, wanted at most 1499" in err
+    assert "unpredicted" not in said(capsys, config, csv_file)[1]
 
 
 def test_regression_has_its_own_metrics(capsys, tmp_path):
@@ -261,23 +419,43 @@ def test_regression_has_its_own_metrics(capsys, tmp_path):
 def losses_with_bump(length=4_000, drift=1_000, bad=600):
     losses = np.full(length, 0.1)
     losses[drift : drift + bad] = 0.6
-    return np.concatenate([[0.0], np.cumsum(losses)])
+    return losses.tolist()
+
+
+def curve_of(losses):
+    made = Curve()
+    made.extend(losses)
+    return made
 
 
 def test_recovery_is_from_where_the_loss_is_back():
-    def back(total, *stretch):
-        return events_to_recover(total, 1, stretch, settled_level(total, 1, stretch))
+    def back(losses, *stretch):
+        summed = cumulated(curve_of(losses))
+        return events_to_recover(summed, stretch, settled_level(summed, stretch))
 
-    total = losses_with_bump()
-    assert back(total, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
+    bump = losses_with_bump()
+    assert back(bump, 1_000, 4_000) == 600 - round(0.01 * AHEAD / 0.5)
     assert back(losses_with_bump(bad=0), 1_000, 4_000) == 0
-    assert back(total, 3_500, 4_000) is None
+    assert back(bump, 3_500, 4_000) is None
+    silent = [loss if k % 2 == 0 else None for k, loss in enumerate(bump)]
+    assert back(silent, 1_000, 4_000) == back(bump, 1_000, 4_000), "its place counts every labelled event"
+    fresh = [*bump[:1_000], *[None] * 900, *[0.1] * 2_100]
+    assert back(fresh, 1_000, 4_000) == 900, "who says nothing is not back"
+    assert back([None] * 4_000, 1_000, 4_000) is None
 
 
-def trace_of(total):
+def trace_of(losses):
     made = Trace(Task.BINARY)
-    made.curve.extend(np.diff(total).tolist())
+    made.curve.extend(losses)
     return made
+
+
+def test_a_curve_leaves_out_what_had_no_answer_and_keeps_its_place():
+    curve = curve_of([None] * 300 + [1.0, None, 0.0, None] * 100)
+    points = dict(windowed(curve, 200, regression=False))
+    assert points.pop(700) == 0.5
+    assert 300 < min(points) <= 302
+    assert points[min(points)] == 0.0
 
 
 def test_who_stays_bad_after_a_true_drift_never_recovers():
@@ -301,6 +479,16 @@ def test_a_curve_is_bounded_and_loses_no_loss(batch):
     assert curve.events == n
     assert sum(curve.sums) + sum(curve._rest) == given.sum()
     assert curve.sums[1_000] == given[2_000:2_002].sum()
+
+
+def test_a_coarser_curve_knows_how_many_had_an_answer():
+    n = 2 * MAX_BUCKETS + 7
+    curve = curve_of([0.5 if k % 3 == 0 else None for k in range(n)])
+    assert (curve.size, curve.events) == (4, n)
+    known = sum(loss is not None for loss in curve._rest)
+    assert sum(curve.answered) + known == len(range(0, n, 3))
+    losses = cumulated(curve)
+    assert losses.mean(0, len(losses.total) - 1) == 0.5
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.81, 0.93), (0, 45_312), (3.0, 3.0), (1e-4, 3e-4)])
@@ -327,6 +515,16 @@ def test_each_missed_gate_is_a_line_and_status_1(capsys, config, csv_file):
     assert [line.split(":")[0] for line in lines] == ["gate accuracy=.99", "gate log_loss=.01"]
     assert "at least 0.99" in lines[0]
     assert "at most 0.01" in lines[1]
+
+
+def test_a_gate_may_be_for_a_run_whose_name_holds_its_signs():
+    runs = ["reset", "reset delay=0", "own:P", "own:P delay=0"]
+    for run in runs:
+        gate = parse_gate(f"{run}:accuracy=.8", Task.BINARY, runs)
+        assert (gate.run, gate.metric, gate.limit) == (run, "accuracy", 0.8)
+    for text in ("reset delay=1:accuracy=.8", "own:accuracy=.8"):
+        with pytest.raises(SettingsError, match=f"no run '{text.rpartition(':')[0]}'"):
+            parse_gate(text, Task.BINARY, runs)
 
 
 def test_not_worse_than_an_earlier_run(capsys, tmp_path, config, csv_file):

@@ -117,9 +117,9 @@ def _lines(
 ) -> str:
     points = [p for line in series for p in line.points] or [(0.0, 0.0)]
     low, high = _range([y for _, y in points])
-    frame = Frame(
-        width, 250, (0.0, max(x for x, _ in points)), (max(low, 0.0), min(high, 1.0) if percent else high)
-    )
+    # What happened after a curve's end, where a model fell silent, has its place too.
+    end = max([x for x, _ in points] + [mark.at for strip in strips for mark in strip.marks] + [*drifts])
+    frame = Frame(width, 250, (0.0, end), (max(low, 0.0), min(high, 1.0) if percent else high))
     out = [*_grid(frame, percent=percent, below=18.0 * len(strips))]
     for at in drifts:
         x = frame.x(at)

@@ -18,9 +18,9 @@ METRICS = {
     Task.BINARY: ("accuracy", "log_loss", "kappa", "kappa_temporal", "roc_auc"),
     Task.MULTICLASS: ("accuracy", "log_loss", "kappa", "kappa_temporal", "roc_auc"),
 }
-OTHERS = ("regret", "false_alarms", "missed", "recovery", "events_per_second", "dead")
+OTHERS = ("regret", "false_alarms", "missed", "recovery", "events_per_second", "dead", "unpredicted")
 """What a run says beside its metrics."""
-AT_MOST = LOWER_IS_BETTER | {"recovery", "dead"}
+AT_MOST = LOWER_IS_BETTER | {"recovery", "dead", "unpredicted"}
 BASELINE = "not-worse-than"
 
 
@@ -39,16 +39,16 @@ class Gate(msgspec.Struct, frozen=True):
 
 def parse_gate(text: str, task: Task, runs: Sequence[str]) -> Gate:
     """Read one condition. Raises SettingsError."""
-    left, equals, right = text.partition("=")
-    run, colon, metric = left.strip().rpartition(":")
-    if colon and run not in runs:
-        raise SettingsError(f"--gate {text}: there is no run {run!r}{nearest(run, runs)}")
-    if not equals or not right.strip():
+    run, condition = _addressed(text.strip(), runs)
+    metric, equals, right = (part.strip() for part in condition.partition("="))
+    if not equals or not right:
         raise SettingsError(f"--gate {text}: write METRIC=LIMIT or {BASELINE}=FILE")
-    chosen = run if colon else None
     if metric == BASELINE:
-        return Gate(text, chosen, metric, baseline=_baseline(Path(right.strip())))
+        return Gate(text, run, metric, baseline=_baseline(Path(right)))
     known = (*METRICS[task], *OTHERS)
+    wrong, colon, _ = condition.rpartition(":")
+    if metric not in known and colon:
+        raise SettingsError(f"--gate {text}: there is no run {wrong!r}{nearest(wrong, runs)}")
     if metric not in known:
         raise SettingsError(f"--gate {text}: unknown {metric!r}{nearest(metric, known)}")
     if metric == "regret" and len(runs) == 1:
@@ -59,7 +59,13 @@ def parse_gate(text: str, task: Task, runs: Sequence[str]) -> Gate:
         limit = float(right)
     except ValueError:
         raise SettingsError(f"--gate {text}: {right!r} is not a number") from None
-    return Gate(text, chosen, metric, limit)
+    return Gate(text, run, metric, limit)
+
+
+def _addressed(text: str, runs: Sequence[str]) -> tuple[str | None, str]:
+    """The run that a condition is for and the rest; None for all. A run's own name may hold `:` and `=`."""
+    run = max((name for name in runs if text.startswith(f"{name}:")), key=len, default=None)
+    return run, text if run is None else text.removeprefix(f"{run}:")
 
 
 def _baseline(path: Path) -> dict[str, dict[str, float]]:

@@ -52,7 +52,8 @@ def section(results: Sequence[Result]) -> str:
         return ""
     found = movements(result.drifts)
     whose = f" Those of {escape(result.name)}." if len(results) > 1 else ""
-    chart = rails(strips(found), float(result.curve[-1][0] if result.curve else found[-1].at), "what moved")
+    end = max([found[-1].at, *(at for at, _ in result.curve[-1:])])
+    chart = rails(strips(found), float(end), "what moved")
     return (
         f"<section><h2>Features and predictions that moved</h2><figure style='margin:0'>{chart}</figure>"
         f'<p class="note">The farthest first, at most {ROWS}. A triangle with its head up says that it rose, '

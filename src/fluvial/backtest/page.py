@@ -12,7 +12,8 @@ from fluvial import __version__
 from fluvial.backtest import moved
 from fluvial.backtest.drawing import Line, Mark, Strip, lines, shares, swatch
 from fluvial.backtest.recovery import AHEAD, NEAR
-from fluvial.backtest.results import Question, Result, on_the_error
+from fluvial.backtest.remarks import remarks
+from fluvial.backtest.results import Question, Result, on_the_error, true_drifts
 from fluvial.backtest.table import columns
 from fluvial.types import Task
 
@@ -44,12 +45,10 @@ def render(results: Sequence[Result], question: Question, task: Task) -> str:
 
 
 def _summary(results: Sequence[Result]) -> str:
-    first = results[0]
     runs = "1 run" if len(results) == 1 else f"{len(results)} runs"
-    dead = f", {sum(first.dead.values()):,} refused" if first.dead else ""
-    late = f", {first.pending:,} labels not known at the end" if first.pending else ""
-    learned = f"{first.learned:,} learned{late}{dead}"
-    return f"{runs} over {first.events:,} events ({learned}). Fluvial {__version__}."
+    counts = {r.learned for r in results}
+    learned = f" ({counts.pop():,} learned)" if len(counts) == 1 else ""
+    return f"{runs} over {results[0].events:,} events{learned}. Fluvial {__version__}."
 
 
 def _table(results: Sequence[Result], question: Question, task: Task) -> str:
@@ -59,11 +58,12 @@ def _table(results: Sequence[Result], question: Question, task: Task) -> str:
         others = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         cells += f"<tr><td>{swatch(i)}{escape(name)}</td>{others}</tr>"
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    said = "".join(f"<p>{escape(remark)}</p>" for remark in remarks(results, question))
     whose = "the best of these runs" if question.drift_at else "it"
     drifts = "each true drift" if question.drift_at else "each drift that the run itself found"
     return (
         '<section><h2>What each run was worth</h2><div class="scroll"><table>'
-        f"<tr>{titles}</tr>{cells}</table></div>"
+        f"<tr>{titles}</tr>{cells}</table></div>{said}"
         '<p class="note">Prequential: each event was predicted before its label was learned. Regret: how far '
         f"behind the best of these runs. Recovery: the median number of events after {drifts} until the loss "
         f"of the next {AHEAD} is within {100 * NEAR:g} % of where {whose} settles. No change: saying "
@@ -81,10 +81,11 @@ def _curves(results: Sequence[Result], question: Question, task: Task) -> str:
         return ""
     strips = [Strip(r.name, list(_marks(r)), i) for i, r in enumerate(results)]
     label = f"{what} over the {question.window:,} labelled events before"
-    truth = "; a dashed upright is a true drift" if question.drift_at else ""
+    drifts = true_drifts(results[0], question)
+    truth = "; a dashed upright is a true drift" if drifts else ""
     return (
         f"<section><h2>{label}</h2>{_legend([r.name for r in results])}"
-        f"<figure style='margin:0'>{lines(series, strips, question.drift_at, label, percent=not regression)}"
+        f"<figure style='margin:0'>{lines(series, strips, drifts, label, percent=not regression)}"
         f'</figure><p class="note">Below the curves, a row a run: a triangle is a drift that was found, '
         f"a bar a new version{truth}.</p></section>"
     )

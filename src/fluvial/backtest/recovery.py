@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +19,21 @@ NEAR = 0.01
 """Back is within a point of accuracy, or 1 % of the settled error in regression."""
 
 Floats = NDArray[np.float64]
+
+
+class Losses(NamedTuple):
+    """What was lost in how many events, up to the end of each bucket, beginning with 0."""
+
+    total: Floats
+    answered: Floats
+    """Events with an answer: the others lose nothing and count in no mean."""
+    size: int
+    """Labelled events in a bucket."""
+
+    def mean(self, first: int, last: int) -> float | None:
+        """Mean loss between two ends of buckets; None without an answer there."""
+        answered = self.answered[last] - self.answered[first]
+        return float((self.total[last] - self.total[first]) / answered) if answered else None
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -59,10 +75,10 @@ def _stretches(drifts: Sequence[int], at: int) -> list[tuple[int, int]]:
 def _recoveries(
     trace: Trace, drifts: Sequence[int], levels: Sequence[float | None], *, told: bool, regression: bool
 ) -> Iterator[Recovery]:
-    total, size = cumulated(trace.curve), trace.curve.size
+    losses = cumulated(trace.curve)
     for (drift, end), level in zip(_stretches(drifts, trace.at), levels, strict=True):
         found = next((alarm.at - drift for alarm in trace.drifts if drift <= alarm.at < end), None)
-        back = events_to_recover(total, size, (drift, end), level, regression=regression)
+        back = events_to_recover(losses, (drift, end), level, regression=regression)
         yield Recovery(drift, found if told else None, back, back is None and level is not None)
 
 
@@ -74,34 +90,50 @@ def middle(found: Sequence[Recovery]) -> float | None:
     return median if np.isfinite(median) else None
 
 
-def cumulated(curve: Curve) -> Floats:
-    """Sums of the losses up to the end of each bucket, beginning with 0."""
-    return np.concatenate([[0.0], np.cumsum(np.frombuffer(curve.sums))])
+def cumulated(curve: Curve) -> Losses:
+    """The curve's, to be looked at between any two places."""
+    total, answered = (np.cumsum(np.array(each, float)) for each in (curve.sums, curve.answered))
+    return Losses(np.append(0.0, total), np.append(0.0, answered), curve.size)
 
 
 def settled(trace: Trace, drift: int, end: int) -> float | None:
     """Mean loss over the last half of a stretch, at most `SETTLED_EVENTS`; None when it is too short."""
-    return settled_level(cumulated(trace.curve), trace.curve.size, (drift, end))
+    return settled_level(cumulated(trace.curve), (drift, end))
 
 
-def settled_level(total: Floats, size: int, stretch: tuple[int, int]) -> float | None:
-    """The same, of sums of losses in buckets of `size` events."""
-    first, last = stretch[0] // size, min(stretch[1] // size, len(total) - 1)
+def settled_level(losses: Losses, stretch: tuple[int, int]) -> float | None:
+    """The same, of losses however they were found."""
+    size = losses.size
+    first, last = _buckets(losses, stretch)
     if last - first < 2 * max(1, AHEAD // size):
         return None
     tail = min((last - first) // 2, max(1, SETTLED_EVENTS // size))
-    return float(total[last] - total[last - tail]) / tail / size
+    return losses.mean(last - tail, last)
 
 
 def events_to_recover(
-    total: Floats, size: int, stretch: tuple[int, int], level: float | None, *, regression: bool = False
+    losses: Losses, stretch: tuple[int, int], level: float | None, *, regression: bool = False
 ) -> int | None:
-    """Events after a stretch's begin from where the mean loss of the next `AHEAD` is at the settled level."""
+    """Events after a stretch's begin from where the mean loss of the next `AHEAD` is at the settled level.
+
+    Of those with an answer, the first among them.
+    """
     if level is None:
         return None
-    first, last = stretch[0] // size, min(stretch[1] // size, len(total) - 1)
-    ahead = max(1, AHEAD // size)
+    first, last = _buckets(losses, stretch)
+    ahead = max(1, AHEAD // losses.size)
     limit = level * (1.0 + NEAR) if regression else level + NEAR
-    means = (total[first + ahead : last + 1] - total[first : last + 1 - ahead]) / ahead / size
+    lost, answered = (
+        sums[first + ahead : last + 1] - sums[first : last + 1 - ahead]
+        for sums in (losses.total, losses.answered)
+    )
+    # Else a model that says nothing for long would be back long before it says something.
+    answers = np.diff(losses.answered)[first : last + 1 - ahead] > 0.0
+    means = np.divide(lost, answered, out=np.full(len(lost), np.inf), where=answers)
     back = np.flatnonzero(means <= limit)
-    return int(back[0]) * size if len(back) else None
+    return int(back[0]) * losses.size if len(back) else None
+
+
+def _buckets(losses: Losses, stretch: tuple[int, int]) -> tuple[int, int]:
+    """Where a stretch begins and ends, in buckets."""
+    return stretch[0] // losses.size, min(stretch[1] // losses.size, len(losses.total) - 1)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from fluvial.backtest.recovery import Recovery, cumulated, middle, recoveries
 from fluvial.backtest.replay import Folded
@@ -22,7 +20,6 @@ POINTS = 300
 """Of a curve in the JSON and on the page."""
 
 LOWER_IS_BETTER = {"log_loss", "mae", "rmse", "last_value_mae", "regret", "false_alarms", "missed"}
-Floats = NDArray[np.float64]
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     source: str
     drift_at: tuple[int, ...] = ()
-    """True drifts, in labelled events from the start."""
+    """True drifts, in labelled events from the start; those at or beyond the end are left out."""
     drift_within: int = 2_000
     """Events after a true drift within which a signal is not a false alarm."""
     window: int = 1_000
@@ -39,7 +36,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, as `--json` gives it. Metrics are the fold's own, of all labels that were learned."""
+    """One run, as `--json` gives it.
+
+    Metrics are the fold's own, of the labels that were learned of events with an answer.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -52,9 +52,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     dead: Mapping[str, int]
     trips: int
     unpredicted: int
+    """Labels that were learned of events without an answer: in no metric."""
     metrics: Mapping[str, float]
-    regret: float = 0.0
-    """Behind the best of the runs: accuracy, or mean absolute error."""
+    regret: float | None = None
+    """Behind the best of the runs: accuracy, or mean absolute error. None: the run has no such metric."""
     drifts: tuple[Mapping[str, Any], ...]
     """Of every plane; recovery and false alarms look at those of the error alone."""
     warnings: int
@@ -64,9 +65,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: tuple[Recovery, ...] = ()
     recovery: float | None = None
     """Median of the recoveries."""
-    false_alarms: int | None
+    false_alarms: int | None = None
     """None: no true drifts were given."""
-    missed: int | None
+    missed: int | None = None
     seconds: float
     events_per_second: float
     peak_bytes: int | None
@@ -96,26 +97,34 @@ def told(folded: Iterable[Folded], question: Question) -> list[Result]:
         results.append(_result(each, question))
         traces.append(each.trace)
         del each
-    results = _recovered(results, traces, question, task)
+    results = _through_drifts(results, traces, question, task)
     name = primary(task)
     known = [r.metrics[name] for r in results if name in r.metrics]
     if not known:
         return results
-    lower = name in LOWER_IS_BETTER
-    best = min(known) if lower else max(known)
+    best = min(known) if name in LOWER_IS_BETTER else max(known)
     return [
         msgspec.structs.replace(r, regret=abs(r.metrics[name] - best)) if name in r.metrics else r
         for r in results
     ]
 
 
-def _recovered(
+def _through_drifts(
     results: Sequence[Result], traces: Sequence[Trace], question: Question, task: Task
 ) -> list[Result]:
+    """Each with how it came through the drifts. Of the true ones, those count that every run came to."""
+    regression, told = task is Task.REGRESSION, bool(question.drift_at)
+    came = [at for at in sorted(set(question.drift_at)) if at < min(trace.at for trace in traces)]
+    # Without a true drift each run would be measured at its own, which nobody asked for.
+    found = [()] * len(traces) if told and not came else recoveries(traces, came, regression=regression)
     out = []
-    found = recoveries(traces, question.drift_at, regression=task is Task.REGRESSION)
-    for result, mine in zip(results, found, strict=True):
-        out.append(msgspec.structs.replace(result, recoveries=mine, recovery=middle(mine)))
+    for result, trace, mine in zip(results, traces, found, strict=True):
+        false, missed = _alarms(trace, came, question.drift_within) if told else (None, None)
+        out.append(
+            msgspec.structs.replace(
+                result, recoveries=mine, recovery=middle(mine), false_alarms=false, missed=missed
+            )
+        )
     return out
 
 
@@ -124,7 +133,6 @@ def _result(folded: Folded, question: Question) -> Result:
     ledgers = learner.ledger.partitions.values()
     handled = learner.ledger.handled()
     regression = settings.schema.label.task is Task.REGRESSION
-    false, missed = _alarms(folded, question)
     return Result(
         name=folded.run.name,
         settings={name: describe(settings)[name] for name in ("model", "policy", "drift", "evaluation")},
@@ -142,8 +150,6 @@ def _result(folded: Folded, question: Question) -> Result:
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,
         versions=tuple(v._asdict() for v in trace.versions),
-        false_alarms=false,
-        missed=missed,
         seconds=folded.seconds,
         events_per_second=handled / max(folded.seconds, 1e-9),
         peak_bytes=folded.peak_bytes,
@@ -160,26 +166,32 @@ def _thinned(rows: list[Any], most: int) -> list[Any]:
 
 
 def windowed(curve: Curve, window: int, *, regression: bool) -> list[tuple[int, float]]:
-    """Mean loss (as accuracy in classification) over the `window` events before each of some places."""
-    total = cumulated(curve)
-    buckets = len(total) - 1
+    """Mean loss (as accuracy in classification) over the `window` events before each of some places.
+
+    Of those with an answer; no place where none of them had one.
+    """
+    losses = cumulated(curve)
+    buckets = len(losses.total) - 1
     width = max(1, window // curve.size)
     places = _thinned(list(range(min(width, buckets), buckets + 1)), POINTS) if buckets else []
     out = []
     for end in places:
-        begin = max(0, end - width)
-        loss = float(total[end] - total[begin]) / ((end - begin) * curve.size)
-        out.append((end * curve.size, loss if regression else 1.0 - loss))
+        loss = losses.mean(max(0, end - width), end)
+        if loss is not None:
+            out.append((end * curve.size, loss if regression else 1.0 - loss))
     return out
 
 
-def _alarms(folded: Folded, question: Question) -> tuple[int | None, int | None]:
+def _alarms(trace: Trace, true: Sequence[int], within: int) -> tuple[int, int]:
     """Drift signals that answer no true drift, and true drifts that none answers."""
-    if not question.drift_at:
-        return None, None
     answered, false = set[int](), 0
-    for alarm in folded.trace.drifts:
-        before = [d for d in question.drift_at if d <= alarm.at < d + question.drift_within]
+    for alarm in trace.drifts:
+        before = [d for d in true if d <= alarm.at < d + within]
         answered.update(before[-1:])
         false += not before
-    return false, len(set(question.drift_at) - answered)
+    return false, len(true) - len(answered)
+
+
+def true_drifts(result: Result, question: Question) -> list[int]:
+    """Those of the question that came before the end."""
+    return [each.drift for each in result.recoveries] if question.drift_at else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fluvial.backtest.results import Question, Result, on_the_error
+from fluvial.backtest.results import Question, Result, on_the_error, true_drifts
 from fluvial.types import Task
 
 NOTHING = "-"
@@ -15,9 +15,8 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
     """Titles, and a row of cells for each run. A column with nothing to say is left out."""
     wanted: list[tuple[str, Cell]] = [("run", lambda r: r.name), *_metrics(task)]
     if len(results) > 1:
-        wanted.append(
-            ("regret", lambda r: f"{r.regret:.4g}" if task is Task.REGRESSION else _points(r.regret))
-        )
+        regret = "{:.4g}".format if task is Task.REGRESSION else _points
+        wanted.append(("regret", lambda r: NOTHING if r.regret is None else regret(r.regret)))
     wanted += [
         ("drifts", lambda r: f"{len(on_the_error(r)):,}"),
         ("reactions", lambda r: f"{sum(r.reactions.values()):,}"),
@@ -26,10 +25,12 @@ def columns(results: Sequence[Result], question: Question, task: Task) -> tuple[
     if question.drift_at:
         wanted += [
             ("false alarms", lambda r: f"{r.false_alarms:,}"),
-            ("missed", lambda r: f"{r.missed} of {len(question.drift_at)}"),
+            ("missed", lambda r: f"{r.missed} of {len(true_drifts(r, question))}"),
         ]
     if any(r.dead for r in results):
         wanted.append(("refused", lambda r: f"{sum(r.dead.values()):,}"))
+    if any(r.unpredicted for r in results):
+        wanted.append(("unpredicted", lambda r: f"{r.unpredicted:,}"))
     wanted += [
         ("events/s", lambda r: f"{r.events_per_second:,.0f}"),
         ("memory", lambda r: NOTHING if r.peak_bytes is None else f"{r.peak_bytes / 1e6:,.0f} MB"),

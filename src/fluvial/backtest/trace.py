@@ -19,20 +19,25 @@ class Curve:
 
     def __init__(self) -> None:
         self.size = 1
-        """Events in a bucket."""
+        """Events in a bucket, answered or not."""
         self.sums = array("d")
-        self._rest: list[float] = []
+        self.answered = array("L")
+        """Events in each bucket that had an answer: the losses in its sum."""
+        self._rest: list[float | None] = []
         """Of a bucket that is not full."""
 
-    def extend(self, losses: Sequence[float]) -> None:
-        """Take one loss per event, in order."""
+    def extend(self, losses: Sequence[float | None]) -> None:
+        """Take one loss per event, in order; None: the model had no answer."""
         if self.size == 1:
-            self.sums.extend(losses)
+            self.sums.extend(0.0 if loss is None else loss for loss in losses)
+            self.answered.extend(loss is not None for loss in losses)
         else:
             rest = [*self._rest, *losses]
             full = len(rest) // self.size * self.size
             for start in range(0, full, self.size):
-                self.sums.append(sum(rest[start : start + self.size]))
+                bucket = [loss for loss in rest[start : start + self.size] if loss is not None]
+                self.sums.append(sum(bucket))
+                self.answered.append(len(bucket))
             self._rest = rest[full:]
         while len(self.sums) >= MAX_BUCKETS:
             self._coarsen()
@@ -41,8 +46,11 @@ class Curve:
         pairs = len(self.sums) // 2
         if len(self.sums) % 2:
             # Its bucket is half full now; that is as if its events had come evenly.
-            self._rest = [self.sums[-1] / self.size] * self.size + self._rest
+            total, known = self.sums[-1], self.answered[-1]
+            halves = [total / known] * known + [None] * (self.size - known) if known else [None] * self.size
+            self._rest = [*halves, *self._rest]
         self.sums = array("d", [self.sums[2 * k] + self.sums[2 * k + 1] for k in range(pairs)])
+        self.answered = array("L", [self.answered[2 * k] + self.answered[2 * k + 1] for k in range(pairs)])
         self.size *= 2
 
     @property
@@ -90,7 +98,7 @@ class Trace:
     def __init__(self, task: Task) -> None:
         self._regression = task is Task.REGRESSION
         self.curve = Curve()
-        """Error (0 or 1) or absolute error of what was served, in the order of serving."""
+        """Error (0 or 1) or absolute error of what was served to labelled events, in the order of serving."""
         self.alarms: list[Alarm] = []
         self.versions: list[Step] = []
         self.weights: list[Weights] = []
@@ -100,7 +108,7 @@ class Trace:
 
     @property
     def at(self) -> int:
-        """Labelled events with an answer that came so far."""
+        """Labelled events that came so far, with an answer or without."""
         return self.curve.events
 
     def take(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
@@ -114,11 +122,12 @@ class Trace:
             self._take_losses(events, outcomes)
 
     def _take_losses(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
-        pairs = zip(events, outcomes, strict=True)
+        labelled = [(o, e.y) for e, o in zip(events, outcomes, strict=True) if e.y is not None]
+        losses: list[float | None]
         if self._regression:
-            losses = [abs(o.answer[0] - e.y) for e, o in pairs if e.y is not None and o.known]
+            losses = [abs(o.answer[0] - y) if o.known else None for o, y in labelled]
         else:
-            losses = [0.0 if o.choice == e.y else 1.0 for e, o in pairs if e.y is not None and o.known]
+            losses = [(0.0 if o.choice == y else 1.0) if o.known else None for o, y in labelled]
         self.curve.extend(losses)
 
     def _note(self, outcome: Outcome) -> None:

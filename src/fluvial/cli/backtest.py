@@ -7,7 +7,7 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,15 +19,18 @@ from rich.table import Table
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
+from fluvial.backtest.remarks import remarks
 from fluvial.backtest.results import FORMAT, primary
 from fluvial.backtest.table import columns
 from fluvial.cli import find_modules_here
 from fluvial.cli.backtest_feed import Feed, feed_of
 from fluvial.config import Preset, Settings, check_settings, load
 from fluvial.errors import FluvialError, SettingsError
+from fluvial.policies import make_policy
 from fluvial.types import Task
 
 MOST_RUNS = 32
+POLICY, FACTORY = "policy.name", "policy.factory"
 EPILOG = """\
 examples:
   fluvial backtest fluvial.toml orders.csv
@@ -84,7 +87,7 @@ def _add_runs(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="drift policy; more than once to compare",
+        help="drift policy, or module:Policy; more than once to compare",
     )
     add("--model", action="append", default=[], metavar="NAME", help="preset, or module:function")
     add(
@@ -144,7 +147,7 @@ def _count(text: str) -> int:
 
 
 def _places(text: str) -> tuple[int, ...]:
-    return tuple(sorted(_count(part) for part in text.split(",") if part))
+    return tuple(sorted({_count(part) for part in text.split(",") if part}))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -191,17 +194,7 @@ def _words(args: argparse.Namespace) -> Sequence[str]:
 
 def runs_of(args: argparse.Namespace) -> list[Run]:
     """Every combination of what was given, each with a name. Raises SettingsError."""
-    axes: dict[str, list[str]] = {}
-    if args.policy:
-        axes["policy.name"] = args.policy
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals or "." not in name:
-            raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
-        # TOML wants a digit before the point.
-        axes.setdefault(name.strip(), []).append(re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip()))
-    if args.label_delay is not None:
-        axes["policy.label_delay"] = [str(args.label_delay)]
+    axes = _axes(args)
     models = args.model or [None]
     combinations = list(itertools.product(models, *axes.values()))
     if len(combinations) > MOST_RUNS:
@@ -209,7 +202,7 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
     runs = []
     for model, *values in combinations:
         chosen = dict(zip(axes, values, strict=True))
-        settings = _with_model(load(args.config, over=chosen), model)
+        settings = _with_model(_loaded(args.config, chosen), model)
         runs.append(Run(_name(settings, model if len(models) > 1 else None, axes, chosen), settings))
     doubled = {r.name for r in runs if sum(r.name == other.name for other in runs) > 1}
     if doubled:
@@ -217,6 +210,42 @@ def runs_of(args: argparse.Namespace) -> list[Run]:
     if len({r.settings.schema.label.task for r in runs}) > 1:
         raise SettingsError("--set: runs of different tasks cannot be compared")
     return runs
+
+
+def _axes(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Each setting that was given, with its values. Raises SettingsError."""
+    axes: dict[str, list[str]] = {}
+    if args.policy:
+        axes[POLICY] = args.policy
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
+        # TOML wants a digit before the point.
+        value = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip())
+        axes[name.strip()] = [*axes.get(name.strip(), []), value]
+    if args.label_delay is not None:
+        axes["policy.label_delay"] = [str(args.label_delay)]
+    if POLICY in axes and FACTORY in axes:
+        raise SettingsError(f"--set {FACTORY}: beside a policy's name; write --policy module:Policy")
+    return axes
+
+
+def _loaded(config: str, chosen: Mapping[str, str]) -> Settings:
+    """The settings under what was chosen. A policy that was named is meant, whatever the file says."""
+    policy = chosen.get(POLICY)
+    if policy is None:
+        return load(config, over=chosen)
+    factory = policy if ":" in policy else None
+    settings = load(config, over={n: v for n, v in chosen.items() if n != POLICY or factory is None})
+    # Options that nobody chose are those of the file's own factory.
+    its = factory == settings.policy.factory or any(name.startswith("policy.options") for name in chosen)
+    options = settings.policy.options if factory is not None and its else {}
+    replaced = msgspec.structs.replace(settings.policy, factory=factory, options=options)
+    settings = msgspec.structs.replace(settings, policy=replaced)
+    check_settings(settings)
+    make_policy(replaced)  # a factory that makes none is said before anything is folded
+    return settings
 
 
 def _with_model(settings: Settings, model: str | None) -> Settings:
@@ -242,11 +271,11 @@ def _with_model(settings: Settings, model: str | None) -> Settings:
 def _name(settings: Settings, model: str | None, axes: dict[str, list[str]], chosen: dict[str, str]) -> str:
     """The policy, and whatever else differs among the runs."""
     parts = [model] if model else []
-    parts.append(settings.policy.name)
+    parts.append(settings.policy.factory or settings.policy.name)
     parts += [
         f"{name.rpartition('.')[2]}={chosen[name]}"
         for name, values in axes.items()
-        if len(values) > 1 and name != "policy.name"
+        if len(values) > 1 and name not in {POLICY, FACTORY}
     ]
     return " ".join(parts)
 
@@ -307,22 +336,8 @@ def _tell(
     if not out.is_terminal:
         out = Console(width=200)
     out.print(table, highlight=False)
-    _remarks(results, out)
-
-
-def _remarks(results: Sequence[Result], out: Console) -> None:
-    """What a table cannot say."""
-    first = results[0]
-    if first.dead:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(first.dead.items()))
-        out.print(f"refused: {reasons}", highlight=False)
-    if first.trips:
-        out.print(
-            f"the live service would have paused {first.trips} times for a person: too many were refused",
-            highlight=False,
-        )
-    if first.pending:
-        out.print(f"{first.pending:,} labels were not known at the end: in no metric", highlight=False)
+    for remark in remarks(results, question):
+        out.print(remark, highlight=False, markup=False)
 
 
 def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:

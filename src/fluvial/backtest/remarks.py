@@ -1,0 +1,46 @@
+"""What the figures of the runs leave out, in sentences: for below the table and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fluvial.backtest.results import Question, Result, true_drifts
+
+
+def remarks(results: Sequence[Result], question: Question) -> list[str]:
+    """Once what holds for every run alike, else for each run of which there is something to say."""
+
+    def beyond(result: Result) -> str:
+        left = sorted(set(question.drift_at) - set(true_drifts(result, question)))
+        places = ", ".join(f"{at:,}" for at in left)
+        return f"true drifts at or beyond the end of the labelled events, left out: {places}" if left else ""
+
+    lines = list[str]()
+    for say in (_refused, _paused, _pending, _unpredicted, beyond):
+        said = [say(result) for result in results]
+        if len(set(said)) == 1:
+            lines += filter(None, said[:1])
+        else:
+            lines += [f"{r.name}: {text}" for r, text in zip(results, said, strict=True) if text]
+    return lines
+
+
+def _refused(result: Result) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.dead.items()))
+    return f"refused: {reasons}" if reasons else ""
+
+
+def _paused(result: Result) -> str:
+    times = "once" if result.trips == 1 else f"{result.trips} times"
+    why = f"the live service would have paused {times} for a person: too many were refused"
+    return why if result.trips else ""
+
+
+def _pending(result: Result) -> str:
+    return f"{result.pending:,} labels were not known at the end: in no metric" if result.pending else ""
+
+
+def _unpredicted(result: Result) -> str:
+    counts = f"{result.unpredicted:,} of {result.learned:,} labels that were learned"
+    why = f"{counts} are in no metric: the model had no answer"
+    return why if result.unpredicted else ""
