@@ -404,6 +404,14 @@ def test_events_without_an_answer_are_told(capsys, tmp_path, coy, config, csv_fi
     assert "unpredicted" not in said(capsys, config, csv_file)[1]
 
 
+def test_a_file_is_called_what_it_is_called(capsys, tmp_path):
+    """Brackets are no style."""
+    log = fold.drifting(300)
+    path = events_csv(tmp_path / "rows[bold].csv", log)
+    status, out, _ = said(capsys, written(tmp_path, log), path)
+    assert (status, "rows[bold].csv: 300 events" in out) == (0, True)
+
+
 def test_regression_has_its_own_metrics(capsys, tmp_path):
     log = fold.numbers(2_000)
     path = events_csv(tmp_path / "rows.csv", log)

@@ -15,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
@@ -327,11 +328,12 @@ def _tell(
         print(msgspec.json.encode(answer).decode())
         return
     head, rows = columns(results, question, task)
-    table = Table(title=f"{question.source}: {results[0].events:,} events", title_justify="left", box=None)
+    heading = Text(f"{question.source}: {results[0].events:,} events")
+    table = Table(title=heading, title_justify="left", box=None)
     for number, title in enumerate(head):
         table.add_column(title, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a name may hold what rich takes for a style
     out = Console()
     if not out.is_terminal:
         out = Console(width=200)
