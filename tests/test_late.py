@@ -11,6 +11,7 @@ from fluvial.evaluation import Prequential
 from fluvial.late import LateLabels, Lateness, checked_delay
 from fluvial.learner import Learner
 from fluvial.ledger import Ledger
+from fluvial.shard import spec_of
 from fluvial.types import Event
 from support import fold
 from test_learner import CASES, POLICIES
@@ -121,6 +122,22 @@ def test_weights_and_monitors_use_answers_asked_again():
         served += i >= 480 and outcome.choice != event.y
     assert sum(judged[480:]) < served - 40  # what was served until the first new label came is all wrong
     assert sum(judged[480:]) > 0
+
+
+@pytest.mark.parametrize("batch", [1, 700])
+def test_no_change_is_the_label_of_the_event_before_in_whatever_order_they_are_known(batch):
+    """Labels take turns, so saying the last one again is never right, however late every other one is."""
+    settings = fold.settings(fold.drifting(10), "linear", {"name": "observe"})
+    lateness = Lateness(delay_of=lambda event: 0.0 if event.y else 300.0)
+    spec = msgspec.structs.replace(spec_of(settings), lateness=lateness)
+    learner = Learner.genesis(spec, fold.genesis(settings)._crew.blanks, {0: 0})
+    events = [Event(0, i, float(i), None, {"a": 0.0, "b": 0.0}, i % 2 == 0) for i in range(2_100)]
+    for start in range(0, len(events), batch):
+        learner.steps(events[start : start + batch])
+        if start % 7 == 0:
+            learner = Learner(spec, learner.state())
+    told = learner.metrics()
+    assert [told[horizon]["no_change_accuracy"] for horizon in ("total", "window", "fading")] == [0.0] * 3
 
 
 def test_the_plane_of_the_predictions_watches_what_was_served():

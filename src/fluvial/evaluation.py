@@ -16,7 +16,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fluvial.config import EvaluationSettings
 from fluvial.roc import RocCurve
-from fluvial.types import Answer, Label, Task
+from fluvial.types import Answer, Label, Served, Task
 
 BLOCK = 1_024
 MAX_AUC_CLASSES = 20
@@ -216,7 +216,7 @@ class Prequential:
         self.total = self._tally()
         self.fading = self._tally()
         self._recent: deque[Row] = deque(maxlen=settings.window)
-        self._pending: list[tuple[Label, Answer]] = []
+        self._pending: list[Served] = []
         self._before: Label = math.nan
         """The label before the pending ones. The very first has none: no baseline could have known it."""
         self.unpredicted = 0
@@ -227,7 +227,7 @@ class Prequential:
     def _tally(self) -> ClassTally | NumberTally:
         return NumberTally() if self._task is Task.REGRESSION else ClassTally(self._size)
 
-    def extend(self, served: Iterable[tuple[Label, Answer]]) -> None:
+    def extend(self, served: Iterable[Served]) -> None:
         """Take labels and what was served for them. A multiple of blocks may come, never across one's end."""
         pending = self._pending
         pending.extend(served)
@@ -238,11 +238,14 @@ class Prequential:
             self._before = pending[-1][0]
             self._pending = []
 
-    def _with_last(self, pending: Sequence[tuple[Label, Answer]]) -> list[Row]:
-        """Put the label before beside each."""
-        first, answer = pending[0]
-        rest = [(y, last, answer) for (last, _), (y, answer) in pairwise(pending)]
-        return [(first, self._before, answer), *rest]
+    def _with_last(self, pending: Sequence[Served]) -> list[Row]:
+        """Put the label before beside each: the one that is given with it, or that of the row before."""
+        rows: list[Row] = []
+        before = self._before
+        for row in pending:
+            rows.append((row[0], row[2] if len(row) == 3 else before, row[1]))
+            before = row[0]
+        return rows
 
     def _fold(
         self, rows: Sequence[Row], total: ClassTally | NumberTally, fading: ClassTally | NumberTally
@@ -266,7 +269,7 @@ class Prequential:
             columns.last[first] = columns.y[first]
         return columns
 
-    def metrics(self, newer: Iterable[tuple[Label, Answer]] = ()) -> dict[str, dict[str, float]]:
+    def metrics(self, newer: Iterable[Served] = ()) -> dict[str, dict[str, float]]:
         """Horizon to metric to value, `newer` rows not yet given included; reading changes nothing."""
         window, total, fading = self._tally(), self.total.copy(), self.fading.copy()
         pending = [*self._pending, *newer]
@@ -278,7 +281,7 @@ class Prequential:
             window.add(self._columns(rows), np.ones(len(rows)))
         return {"total": total.metrics(), "window": window.metrics(), "fading": fading.metrics()}
 
-    def fading_metrics(self, newer: Iterable[tuple[Label, Answer]] = ()) -> dict[str, float]:
+    def fading_metrics(self, newer: Iterable[Served] = ()) -> dict[str, float]:
         """Of `metrics` the fading ones alone, which take a tenth of the time."""
         fading, pending = self.fading.copy(), [*self._pending, *newer]
         if pending:

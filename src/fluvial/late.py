@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from fluvial.types import Answer, Event, Feature, Label, Task
+from fluvial.types import Answer, Event, Feature, Label, Served, Task
 
 Row = tuple[dict[str, Feature], Label, float, Answer, int]
 """As `memory` has them."""
@@ -43,6 +43,8 @@ class Held(msgspec.Struct, frozen=True):
     weight: float
     answer: Answer | None
     """What was served; None: no model could answer."""
+    before: Label = math.nan
+    """The label of the labelled event that came before it; NaN: there was none, or it is not known."""
 
 
 class LateLabels:
@@ -59,11 +61,17 @@ class LateLabels:
         meets the same error again."""
         self._again: dict[int, Answer] = {}
         """Place among the rows since the last turn -> what was answered when the label came."""
+        self._before: dict[int, Label] = {}
+        """Place among them -> the label that came before: they are learned in another order."""
+        self._last: Label = math.nan
+        """Of the newest labelled event."""
         if state is not None:
             self.came = state["came"]
             rows = ((due, n, Held(p, o, dict(x), *rest)) for due, n, p, o, x, *rest in state["pending"])
             self._queue = list(rows)
             self._again = dict(state["again"])
+            self._before = dict(state.get("before", ()))
+            self._last = state.get("last", math.nan)
 
     @property
     def busy(self) -> bool:
@@ -76,6 +84,7 @@ class LateLabels:
     def keep(self, event: Event, y: Label, answer: Answer | None) -> str | None:
         """Let a label wait for its time; or why it is left out."""
         self.came += 1
+        before, self._last = self._last, y
         if self._given_up and (why := self._given_up.pop((event.partition, event.offset), None)) is not None:
             return why
         late = self._lateness
@@ -85,7 +94,7 @@ class LateLabels:
             due = self.came + late.delay_of(event)
         else:
             due = event.time + late.delay_of(event)
-        held = Held(event.partition, event.offset, event.x, y, event.weight, answer)
+        held = Held(event.partition, event.offset, event.x, y, event.weight, answer, before)
         heapq.heappush(self._queue, (due, self.came, held))
         return None
 
@@ -109,15 +118,26 @@ class LateLabels:
             self._given_up[partition, offset] = why
         return found
 
-    def judge(self, place: int, again: Answer) -> None:
-        """Say by what weights and monitors judge the row at `place` since the last turn."""
+    def judge(self, place: int, again: Answer, before: Label) -> None:
+        """Say of the row at `place` since the last turn by what it is judged, and which label came before."""
         self._again[place] = again
+        self._before[place] = before
+
+    def served(self, rows: Sequence[Row]) -> list[Served]:
+        """Rows since the last turn as metrics take them; late ones with the label that came before."""
+        if not self._before:
+            return [(y, answer) for _, y, _, answer, _ in rows]
+        before = self._before
+        return [
+            (y, answer, before[place]) if place in before else (y, answer)
+            for place, (_, y, _, answer, _) in enumerate(rows)
+        ]
 
     def judged(self, rows: Sequence[Row], task: Task) -> Sequence[Row]:
         """Rows since the last turn with what weights and monitors judge them by; begins the next turn."""
         if not self._again:
             return rows
-        again, self._again = self._again, {}
+        again, self._again, self._before = self._again, {}, {}
         out: list[Row] = []
         for place, row in enumerate(rows):
             answer = again.get(place)
@@ -134,10 +154,12 @@ class LateLabels:
             "came": self.came,
             # A heap's list may lie differently after another history; sorted is a heap too.
             "pending": [
-                (due, n, h.partition, h.offset, tuple(h.x.items()), h.y, h.weight, h.answer)
+                (due, n, h.partition, h.offset, tuple(h.x.items()), h.y, h.weight, h.answer, h.before)
                 for due, n, h in sorted(self._queue, key=lambda row: row[:2])
             ],
             "again": dict(self._again),
+            "before": dict(self._before),
+            "last": self._last,
         }
 
 

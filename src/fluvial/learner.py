@@ -316,7 +316,7 @@ class Learner(Reactions):
             self.mixture.reweigh(held.y, answers, again, patient(waited))
             if self._trial is not None:
                 note = self._compare(about, held.y, answers)
-            self.late.judge(len(self._rows), again)
+            self.late.judge(len(self._rows), again, held.before)
             choice = 0 if self.spec.task is Task.REGRESSION else held.answer.index(max(held.answer))
             self._rows.append((held.x, held.y, held.weight, held.answer, choice))
             if len(self._rows) >= CLOCK:
@@ -436,12 +436,13 @@ class Learner(Reactions):
         """Evaluate and remember the rows since the last turn; returns their losses."""
         self.turns += 1
         rows, self._rows = self._rows, []
+        served = self.late.served(rows)
         judged = self.late.judged(rows, self.spec.task)
         if self.spec.task is Task.REGRESSION:
             losses = [self.monitor.loss(y, answer[0]) for _, y, _, answer, _ in judged]
         else:
             losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in judged]
-        self.evaluation.extend([(y, answer) for _, y, _, answer, _ in rows])
+        self.evaluation.extend(served)
         self.memory.extend(rows, losses)
         self.turns += 1
         return losses
@@ -470,15 +471,15 @@ class Learner(Reactions):
         `give_way`: how a thread lets the loop go on while a turn is under way.
         """
         for _ in range(TRIES):
-            turns, rows, seen = self.turns, list(self._rows), self.evaluation.copy()
+            turns, newer, seen = self.turns, self.late.served(list(self._rows)), self.evaluation.copy()
             if turns == self.turns and turns % 2 == 0:
                 break
             give_way()
-        return seen.metrics((y, answer) for _, y, _, answer, _ in rows)
+        return seen.metrics(newer)
 
     def fading_metrics(self) -> dict[str, float]:
         """Of them the fading ones; the loop's own thread alone may ask."""
-        return self.evaluation.fading_metrics((y, answer) for _, y, _, answer, _ in self._rows)
+        return self.evaluation.fading_metrics(self.late.served(self._rows))
 
     @property
     def crew(self) -> Crew:

@@ -402,6 +402,10 @@ class Standing(msgspec.Struct, frozen=True):
     """The fading prequential metrics; derived when they are looked at, which takes a millisecond."""
 
 
+Served = tuple[Label, Answer] | tuple[Label, Answer, Label]
+"""A label and what was served for it; and the label that came before it, where that is not the row before."""
+
+
 class Action(StrEnum):
     """What a policy can ask for."""
 

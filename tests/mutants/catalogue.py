@@ -733,6 +733,12 @@ LATE = [
         "test_late.py::test_metrics_use_what_was_served",
     ),
     mutant(
+        "no-change-by-when-known",
+        "with delays of their own labels look hard to guess by the last one, and a worthless model excellent",
+        [("late.py", "(y, answer, before[place]) if place in before else (y, answer)", "(y, answer)")],
+        "test_late.py::test_no_change_is_the_label_of_the_event_before_in_whatever_order_they_are_known",
+    ),
+    mutant(
         "late-classes-unwatched",
         "with late labels the plane of the predictions sees one class alone and never says a word",
         [("learner.py", "held.weight, held.answer, choice))", "held.weight, held.answer, 0))")],
