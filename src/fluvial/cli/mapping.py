@@ -19,7 +19,8 @@ Convert = Callable[[Any], Any]
 Encode = Callable[[Sequence[Any]], tuple[bytes, str | None]]
 """A row to an event's bytes and its message key."""
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+"""In seconds."""
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,21 +248,28 @@ def time_converter(read: str | None, written: str) -> Convert:
 
     def convert(cell: Any) -> Any:
         value = number(cell)
-        if isinstance(value, str):
-            try:
-                moment = datetime.fromisoformat(value)
-            except ValueError:
-                return cell  # the service says what is wrong with it
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        elif read == written:
+        if read == written and not isinstance(value, str):
             return value
-        else:
-            seconds = float(value) * _SECONDS.get(read or "s", 1.0)
-        if written == "iso":
-            return datetime.fromtimestamp(seconds, UTC).isoformat()
-        return seconds / _SECONDS[written] if written == "s" else round(seconds / _SECONDS[written])
+        try:
+            return _written(_seconds(value, read), written)
+        except (TypeError, ValueError, OverflowError, OSError):
+            return cell  # the service says what is wrong with it
 
     return convert
+
+
+def _seconds(value: Any, read: str | None) -> float:
+    """Since the epoch. Raises what `datetime` and `float` do: on no time, and on one out of their range."""
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(value) * _UNITS.get(read or "s", 1.0)
+
+
+def _written(seconds: float, unit: str) -> Any:
+    if unit == "iso":
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    return seconds / _UNITS[unit] if unit == "s" else round(seconds / _UNITS[unit])
 
 
 def json_key(line: bytes, path: Path) -> str | None:
