@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -231,6 +232,16 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path, unbuffered):
             [*FLUVIAL, "schema"], stdout=pipe, stderr=subprocess.PIPE, env=environ, timeout=30, check=False
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [("generate", "--events", "5000"), ("schema",)])
+def test_a_full_disk_is_said(words):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*FLUVIAL, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "fluvial: cannot write: No space left on device\n")
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------
