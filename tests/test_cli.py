@@ -96,6 +96,9 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
 def test_wrong_usage_is_two(tmp_path):
     assert fluvial(tmp_path).returncode == 2
     assert fluvial(tmp_path, "frobnicate").returncode == 2
+    done = fluvial(tmp_path, "produce", "a.csv", "--delimiter", ";;")
+    assert done.returncode == 2
+    assert "--delimiter: ';;' is not one character" in done.stderr
 
 
 # ---- check -----------------------------------------------------------------------------------
