@@ -141,6 +141,14 @@ def test_the_settings_say_where_fields_go_and_the_codec_takes_them(tmp_path):
     )
 
 
+@pytest.mark.parametrize("field", ["id", "time"])
+def test_a_column_that_the_schema_has_no_place_for_is_refused(rows, field):
+    schema = msgspec.structs.replace(parse(SETTINGS).schema, **{field: None})
+    with pytest.raises(SettingsError, match=rf"--{field} when: .* declare schema\.{field}"):
+        encoded(rows, schema=schema, label="y", **{field: "when"})
+    assert len(encoded(rows, schema=schema, label="y")) == 2
+
+
 @pytest.mark.parametrize(
     ("cell", "value"),
     [

@@ -133,8 +133,18 @@ class _Places:
         self._used.add(name)
         return self._index(name, option)
 
+    def _refuse_undeclared(self) -> None:
+        """A column that was named and that the schema has no place for would be left out in silence."""
+        for field in ("id", "time"):
+            named = getattr(self._mapping, field)
+            if named is not None and self._schema is not None and self._declared(field) is None:
+                raise SettingsError(
+                    f"--{field} {named}: the settings have no field for it; declare schema.{field}"
+                )
+
     def special(self) -> list[Step]:
         """Id, key, time, label and weight."""
+        self._refuse_undeclared()
         said, schema = self._mapping, self._schema
         path = schema or _WIRE
         label = self._find(said.label, "--label", schema.label.path if schema else None)
