@@ -180,6 +180,8 @@ def test_booleans():
 def test_labels_become_declared_classes():
     convert = label_converter(LabelSpec(Task.MULTICLASS, classes=("1", 2, "b")))
     assert [convert(c) for c in ("1", "2", "b", "z", 2)] == ["1", 2, "b", "z", 2]
+    assert [convert(c) for c in ("2.0", 2.0, "2.5", [2.0])] == [2, 2, 2.5, [2.0]]
+    assert type(convert("2.0")) is type(convert(2.0)) is int
     convert = label_converter(LabelSpec(Task.BINARY, classes=(False, True)))
     assert [convert(c) for c in ("1", "0", "true", "False")] == [True, False, True, False]
     assert label_converter(LabelSpec(Task.REGRESSION))("1.5") == 1.5

@@ -238,7 +238,7 @@ _CONVERTERS: dict[FeatureType | None, Convert] = {
 
 
 def label_converter(label: LabelSpec) -> Convert:
-    """The declared class that a cell names, else what `scalar` makes of it."""
+    """The declared class that a cell names, `1.0` the class 1 too, else what `scalar` makes of it."""
     if label.task is Task.REGRESSION:
         return number
     named: dict[str, Any] = {}
@@ -247,8 +247,12 @@ def label_converter(label: LabelSpec) -> Convert:
     if label.task is Task.BINARY and all(isinstance(each, bool) for each in label.classes):
         named |= {"1": True, "0": False, "True": True, "False": False}
 
+    whole = {float(each): each for each in label.classes if type(each) is int}
+
     def convert(cell: Any) -> Any:
-        return named.get(cell, scalar(cell)) if isinstance(cell, str) else cell
+        if isinstance(cell, str):
+            cell = named.get(cell, scalar(cell))
+        return whole.get(cell, cell) if type(cell) is float else cell
 
     return convert
 
