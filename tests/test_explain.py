@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from river import linear_model, optim, preprocessing, stats
 
+from fluvial.cli import main
 from fluvial.config import PolicySettings
 from fluvial.config.settings import RungSettings
 from fluvial.errors import SettingsError
@@ -329,6 +330,16 @@ def test_status_says_the_same_of_what_moved_also_where_the_journal_has_null():
     said = "predictions probability of True (spread) - -> 0.5, since event 8; also other"
     assert _summary("drift", detail) == said
     assert _summary("drift", detail | {"plane": "error", "moved": []}) == "error - -> 0.5, since event 8"
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_an_event_explains_nothing_and_says_so(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setattr("fluvial.cli.explain._state", lambda *_: None)
+    config, events = tmp_path / "f.toml", tmp_path / "events.jsonl"
+    assert main(["init", str(config)]) == 0
+    events.write_text(text)
+    assert main(["explain", "--config", str(config), "--file", str(events)]) == 1
+    assert f"--file: there is no event in {events}" in capsys.readouterr().err
 
 
 def ask(service, *words):
