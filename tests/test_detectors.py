@@ -94,7 +94,7 @@ def test_another_detector_in_the_settings_begins_anew():
         ({"detector": "Nonsense"}, "drift.detector: expected one of ADWIN"),
         ({"options": {"delta": 0.1}}, "drift.options: ADWIN has none"),
         ({"expect": {"features": 10}}, "drift.expect"),
-        ({"expect": {"weather": 100_000}}, "drift: not one of"),
+        ({"expect": {"weather": 100_000}}, "drift.expect.weather: not one of"),
         ({"planes": ["weather"]}, "drift.planes"),
     ],
 )
