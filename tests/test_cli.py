@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,9 @@ def test_a_missing_file_says_how_to_get_one(tmp_path):
 def test_wrong_usage_is_two(tmp_path):
     assert fluvial(tmp_path).returncode == 2
     assert fluvial(tmp_path, "frobnicate").returncode == 2
+    done = fluvial(tmp_path, "produce", "a.csv", "--delimiter", ";;")
+    assert done.returncode == 2
+    assert "--delimiter: ';;' is not one character" in done.stderr
 
 
 # ---- check -----------------------------------------------------------------------------------
@@ -231,6 +235,16 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path, unbuffered):
             [*FLUVIAL, "schema"], stdout=pipe, stderr=subprocess.PIPE, env=environ, timeout=30, check=False
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [("generate", "--events", "5000"), ("schema",)])
+def test_a_full_disk_is_said(words):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*FLUVIAL, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "fluvial: cannot write: No space left on device\n")
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------

@@ -347,6 +347,15 @@ def test_faults_of_the_schema_table(parts, said):
         ({"model": {"preset": None}}, "model: set one of"),
         ({"model": {"preset": None, "factory": "a.b"}}, "model.factory: expected package.module:function"),
         ({"policy": {"name": "panic"}}, "policy.name: not one of 'observe', 'reset', 'reweight'"),
+        (
+            {"policy": {"rungs": [{"action": "hold"}, {"action": "panic"}]}},
+            "policy.rungs[1].action: not one of 'hold', 'challenger', 'refit', 'reset', 'recall'",
+        ),
+        (
+            {"drift": {"expect": {"erorr": 100_000}}},
+            "drift.expect.erorr: not one of 'error', 'features', 'predictions'",
+        ),
+        ({"drift": {"planes": ["eror"]}}, "drift.planes[0]: not one of 'features', 'predictions'"),
         ({"drift": {"drift_delta": 1}}, "drift.drift_delta: expected `float` < 1.0"),
         ({"redis": {"url": 5}}, "redis.url: expected `str`"),
         ({"redis": {"password": "x", "password_file": "y"}}, "redis.password: given twice"),

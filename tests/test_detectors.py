@@ -16,6 +16,7 @@ from fluvial.drift.calibration import (
 from fluvial.drift.error import CLOCK, ErrorMonitor
 from fluvial.drift.named import error_monitor, make_detector
 from fluvial.errors import SettingsError
+from fluvial.shard import spec_of
 from fluvial.types import SignalKind, Task
 from support.fold import copied, decoded, drifting, genesis, numbers, settings, told
 
@@ -94,7 +95,7 @@ def test_another_detector_in_the_settings_begins_anew():
         ({"detector": "Nonsense"}, "drift.detector: expected one of ADWIN"),
         ({"options": {"delta": 0.1}}, "drift.options: ADWIN has none"),
         ({"expect": {"features": 10}}, "drift.expect"),
-        ({"expect": {"weather": 100_000}}, "drift: not one of"),
+        ({"expect": {"weather": 100_000}}, "drift.expect.weather: not one of"),
         ({"planes": ["weather"]}, "drift.planes"),
     ],
 )
@@ -111,6 +112,13 @@ def test_what_cannot_be_is_refused_by_its_path(drift, message):
 def test_a_detector_that_cannot_be_made_says_so(detector, options):
     with pytest.raises(SettingsError, match=r"^drift\.detector: "):
         make_detector(DriftSettings(detector=detector, options=options))
+
+
+@pytest.mark.parametrize("detector", ["nowhere:Thing", "support.factories:Nothing", "no name:X", ":X"])
+def test_a_detector_that_is_not_there_is_a_fault_of_the_settings_and_of_no_checkpoint(detector):
+    wrong = settings(drifting(10), {"preset": "linear"}, drift={"detector": detector})
+    with pytest.raises(SettingsError, match=r"^drift\.detector: .* cannot be imported"):
+        spec_of(wrong)
 
 
 def test_regression_takes_no_detector_of_right_and_wrong():

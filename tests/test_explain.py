@@ -1,5 +1,6 @@
 """`fluvial explain`: sums that add up, paths that are the tree's, and a state that stays as it was."""
 
+import io
 import itertools
 import json
 import math
@@ -8,8 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from river import linear_model, optim, preprocessing, stats
 
+from fluvial.cli import main
+from fluvial.config import PolicySettings
+from fluvial.config.settings import RungSettings
 from fluvial.errors import SettingsError
 from fluvial.explaining import explain, moved
 from fluvial.explaining.drifts import LEAST
@@ -256,6 +261,85 @@ def test_the_nth_drift_and_what_was_done_about_it():
     assert nth_drift(entries, 2) == (entries[3], [entries[2]])
     with pytest.raises(SettingsError, match="the journal tells of 2 drifts"):
         nth_drift(entries, 3)
+
+
+MOVED = {"name": "probability of True", "what": "spread", "value": None, "distance": -0.4}
+
+
+def shown_drift(plane, policy, moved=(), before=0.354, after=0.3055):
+    """What `explain --drift` prints of a drift that nothing followed."""
+    from fluvial.cli.explain_drift import why_nothing
+    from fluvial.cli.explain_view import show_drift
+
+    told = {
+        "at": 0.0,
+        "shard": "all",
+        "partition": 0,
+        "offset": 9,
+        "event_time": None,
+        "plane": plane,
+        "detector": "d",
+        "events": 900,
+        "since": 800,
+        "before": before,
+        "after": after,
+        "own": {"moved": list(moved)},
+        "done": [],
+        "not_done": why_nothing(policy, plane),
+        "moved": [],
+        "covered": [0, 0],
+        "not_covered": "too old",
+    }
+    console = Console(file=io.StringIO(), width=160)
+    show_drift(console, told)
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def test_what_moved_on_another_plane_is_named_and_is_no_watched_mean():
+    moved = [
+        MOVED | {"before": 0.354, "after": 0.3055},
+        MOVED | {"name": "[b]", "what": "share", "value": "x", "before": None, "after": 0.5},
+    ]
+    lines = shown_drift("predictions", PolicySettings(name="reset"), moved)
+    assert "moved probability of True (spread) 0.354 -> 0.305" in lines
+    assert "also moved [b] (share of x) - -> 0.5" in lines
+    assert not any("watched mean" in line or "{" in line for line in lines)
+    assert "watched mean 0.354 -> 0.305" in shown_drift("error", PolicySettings(name="reset"))
+
+
+def test_who_reacts_to_which_plane_is_said():
+    def then(plane, **policy):
+        (line,) = (x for x in shown_drift(plane, PolicySettings(**policy)) if x.startswith("then nothing: "))
+        return line.removeprefix("then nothing: ")
+
+    assert "only watches" in then("error", name="reset")
+    alone = "does not react to the predictions: whether it matters, the error tells"
+    assert then("predictions", name="reset") == f"policy reset {alone}"
+    assert then("predictions", name="ladder") == f"policy ladder {alone}"
+    rungs = (RungSettings(action="refit", plane="features"),)
+    assert "reached no rung" in then("features", name="ladder", rungs=rungs)
+    assert then("predictions", name="ladder", rungs=rungs) == f"policy ladder {alone}"
+    assert "your policy" in then("features", factory="my:Policy")
+
+
+def test_status_says_the_same_of_what_moved_also_where_the_journal_has_null():
+    from fluvial.cli.status import _summary
+
+    moved = [MOVED | {"before": None, "after": 0.5}, MOVED | {"name": "other", "before": 0.0, "after": 1.0}]
+    detail = {"plane": "predictions", "before": None, "after": 0.5, "since": 8, "moved": moved}
+    said = "predictions probability of True (spread) - -> 0.5, since event 8; also other"
+    assert _summary("drift", detail) == said
+    assert _summary("drift", detail | {"plane": "error", "moved": []}) == "error - -> 0.5, since event 8"
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_without_an_event_explains_nothing_and_says_so(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setattr("fluvial.cli.explain._state", lambda *_: None)
+    config, events = tmp_path / "f.toml", tmp_path / "events.jsonl"
+    assert main(["init", str(config)]) == 0
+    events.write_text(text)
+    assert main(["explain", "--config", str(config), "--file", str(events)]) == 1
+    assert f"--file: there is no event in {events}" in capsys.readouterr().err
 
 
 def ask(service, *words):

@@ -29,6 +29,12 @@ def test_delimiters(tmp_path):
         assert file.columns == ("a", "b")
 
 
+@pytest.mark.parametrize("wrong", [";;", "\n", '"'])
+def test_a_delimiter_that_is_none_is_said(tmp_path, wrong):
+    with pytest.raises(SettingsError, match=r"--delimiter: .* is not one character"):
+        RowFile(put(tmp_path / "a.csv", b"a;b\n1;2\n"), delimiter=wrong)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson.gz", "a.json"])
 def test_json_lines_come_as_they_are(tmp_path, name):
     path = put(tmp_path / name, b'\xef\xbb\xbf{"a": 1}\r\n\n  {"b":\t2} \n{broken\n[1]')

@@ -9,7 +9,9 @@ import tomllib
 import msgspec
 import pytest
 
+from fluvial.adapters.files import RowFile
 from fluvial.cli import init
+from fluvial.cli.mapping import Mapping, compile_mapping
 from fluvial.codec import Codec
 from fluvial.config import load, parse
 from fluvial.config.loading import known_paths
@@ -131,6 +133,51 @@ def test_a_schema_guessed_from_csv(tmp_path, packed):
     )
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text(CSV, encoding="utf-8-sig")
+    assert command(tmp_path / "f.toml", "--from", data, "--label", "down") == 0
+    schema = load(tmp_path / "f.toml", {}).schema
+    assert schema.names[0] == "amount"
+    with RowFile(data) as file:
+        encode = compile_mapping(Mapping(schema=schema, label="down"), file)
+        value, _ = encode(next(file.cells()))
+    assert Codec(schema).decode(value, None, 0, 0, 0).x["amount"] == 0.5
+    lines = tmp_path / "data.jsonl"
+    lines.write_text('{"a": 1, "label": 0}\n{"a": 2, "label": 1}\n', encoding="utf-8-sig")
+    assert command(tmp_path / "g.toml", "--from", lines) == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_few_whole_labels_are_classes_however_they_are_written(tmp_path, whole):
+    data = tmp_path / "data.csv"
+    data.write_text("a,y\n1,0.0\n2,1.0\n" + ("" if whole else "3,0.5\n"))
+    assert command(tmp_path / "f.toml", "--from", data, "--label", "y") == 0
+    schema = load(tmp_path / "f.toml", {}).schema
+    assert schema.label == (LabelSpec(Task.BINARY, classes=(0, 1)) if whole else LabelSpec(Task.REGRESSION))
+    with RowFile(data) as file:
+        encode = compile_mapping(Mapping(schema=schema, label="y"), file)
+        answers = [Codec(schema).decode(encode(row)[0], None, 0, 0, 0).y for row in file.cells()]
+    assert answers[:2] == [0, 1]
+
+
+def test_whole_labels_with_a_point_are_no_classes_of_json_lines_which_is_said(tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"a": 1, "label": 0.0}\n{"a": 2, "label": 1.0}\n')
+    assert command(tmp_path / "f.toml", "--from", data) == 0
+    schema = load(tmp_path / "f.toml", {}).schema
+    assert schema.label.task == Task.REGRESSION
+    assert "# its numbers are few and whole" in (tmp_path / "f.toml").read_text()
+    assert Codec(schema).decode(data.read_bytes().splitlines()[1], None, 0, 0, 0).y == 1.0
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
+def test_what_is_no_text_is_said(tmp_path, capsys, name):
+    (tmp_path / name).write_bytes(b"PAR1\x15\x04\xff\xfe")
+    assert command(tmp_path / "f.toml", "--from", tmp_path / name) == 1
+    assert "init guesses from CSV and JSON lines" in capsys.readouterr().err
+
+
 def test_a_schema_guessed_from_json_lines_takes_those_lines(tmp_path):
     rows = [
         {"id": f"user-{n}", "geo": {"lat": n / 7, "tags": [1]}, "é.x": n, "kind": {"name": "abc"[n % 3]}}
@@ -156,6 +203,7 @@ def test_a_schema_guessed_from_json_lines_takes_those_lines(tmp_path):
         ("a,label\n1,x\n2,x\n", "1 classes"),
         ("a,label\n1,x\n2,3\n", "2 types"),
         ("", "no column"),
+        ("a,down\n1,x\n", "its columns: a, down"),
     ],
 )
 def test_a_file_that_shows_no_schema(tmp_path, capsys, text, said):

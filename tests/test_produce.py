@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from fluvial.adapters.files import RowFile
@@ -18,7 +20,7 @@ from fluvial.cli import produce
 from fluvial.cli.mapping import Mapping, compile_mapping, label_converter, number, scalar, time_converter
 from fluvial.codec import Codec
 from fluvial.config import parse
-from fluvial.errors import SettingsError
+from fluvial.errors import BadEvent, SettingsError
 from fluvial.schema import LabelSpec
 from fluvial.types import Task
 from support.kafka_broker import create_topic, read_topic, unique_topic
@@ -72,6 +74,11 @@ SETTINGS = {
         },
     },
 }
+
+
+class Columns(NamedTuple):
+    path: str
+    columns: tuple
 
 
 def encoded(path, **said):
@@ -134,6 +141,14 @@ def test_the_settings_say_where_fields_go_and_the_codec_takes_them(tmp_path):
     )
 
 
+@pytest.mark.parametrize("field", ["id", "time"])
+def test_a_column_that_the_schema_has_no_place_for_is_refused(rows, field):
+    schema = msgspec.structs.replace(parse(SETTINGS).schema, **{field: None})
+    with pytest.raises(SettingsError, match=rf"--{field} when: .* declare schema\.{field}"):
+        encoded(rows, schema=schema, label="y", **{field: "when"})
+    assert len(encoded(rows, schema=schema, label="y")) == 2
+
+
 @pytest.mark.parametrize(
     ("cell", "value"),
     [
@@ -165,6 +180,8 @@ def test_booleans():
 def test_labels_become_declared_classes():
     convert = label_converter(LabelSpec(Task.MULTICLASS, classes=("1", 2, "b")))
     assert [convert(c) for c in ("1", "2", "b", "z", 2)] == ["1", 2, "b", "z", 2]
+    assert [convert(c) for c in ("2.0", 2.0, "2.5", [2.0])] == [2, 2, 2.5, [2.0]]
+    assert type(convert("2.0")) is type(convert(2.0)) is int
     convert = label_converter(LabelSpec(Task.BINARY, classes=(False, True)))
     assert [convert(c) for c in ("1", "0", "true", "False")] == [True, False, True, False]
     assert label_converter(LabelSpec(Task.REGRESSION))("1.5") == 1.5
@@ -181,10 +198,28 @@ def test_labels_become_declared_classes():
         ("iso", "s", "1970-01-01T01:00:00+01:00", 0.0),
         ("iso", "s", "1970-01-01", 0.0),
         (None, "s", "yesterday", "yesterday"),
+        (None, "iso", "1e20", "1e20"),
+        (None, "iso", "9999-12-31T23:59:59-23:00", "9999-12-31T23:59:59-23:00"),
+        ("s", "ms", "1e308", "1e308"),
+        (None, "s", [1], [1]),
+        (None, "ms", {"at": 1}, {"at": 1}),
     ],
 )
 def test_times(read, written, cell, value):
     assert time_converter(read, written)(cell) == value
+
+
+@pytest.mark.parametrize(
+    ("unit", "cell"), [("iso", "1e20"), ("iso", "9999-12-31T23:59:59-23:00"), ("ms", "1e308"), ("s", [1])]
+)
+def test_a_time_out_of_range_is_the_services_to_refuse(unit, cell):
+    schema = msgspec.structs.replace(parse(SETTINGS).schema, time_unit=unit)
+    encode = compile_mapping(
+        Mapping(schema=schema, time_unit="s"), Columns("rows", ("id", "user", "at", "b", "y"))
+    )
+    value, _ = encode(["7", "u1", cell, "2", "yes"])
+    with pytest.raises(BadEvent, match=r"meta\.at"):
+        Codec(schema).decode(value, b"u1", 0, 0, 0)
 
 
 # ---- where it goes

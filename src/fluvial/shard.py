@@ -6,10 +6,12 @@ Everything that decides between *resume*, *begin* and *refuse* is here, and noth
 from __future__ import annotations
 
 import hashlib
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import metadata
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,7 +31,7 @@ from fluvial.checkpoint import (
 from fluvial.codec import Codec
 from fluvial.config import Settings, fingerprint
 from fluvial.crew import Spec, nested
-from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, TopologyChanged
+from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, SettingsError, TopologyChanged
 from fluvial.kept import seal_kept
 from fluvial.late import Lateness
 from fluvial.learner import PROBES, Learner
@@ -75,9 +77,21 @@ def spec_of(settings: Settings) -> Spec:
 
 
 def extra_classes(settings: Settings) -> frozenset[tuple[str, str]]:
-    """What a checkpoint may hold beside the allow-list: the user's own models, and their detector."""
+    """What a checkpoint may hold beside the allow-list: the user's own models, and their detector.
+
+    Raises SettingsError.
+    """
     detector = settings.drift.detector
-    return unpickle.parse_extra((*settings.model.allow, *((detector,) if ":" in detector else ())))
+    if ":" not in detector:
+        return unpickle.parse_extra(settings.model.allow)
+    module, _, name = detector.partition(":")
+    try:
+        attrgetter(name)(importlib.import_module(module))
+    except Exception as error:  # a module of the user's may raise anything
+        # Said here: the loader, which looks it up next, would tell of a checkpoint where there may be none.
+        hint = f"drift.detector: {detector!r} cannot be imported ({error}); it reads `package.module:Class`"
+        raise SettingsError(hint) from error
+    return unpickle.parse_extra((*settings.model.allow, detector))
 
 
 def blanks_of(settings: Settings) -> dict[str, bytes]:

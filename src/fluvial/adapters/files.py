@@ -32,6 +32,8 @@ class RowFile:
         self.path = Path(path)
         self.format: Format = file_format or guess_format(self.path)
         self.delimiter = delimiter or ("\t" if ".tsv" in self.path.suffixes else ",")
+        if wrong := fault_of_delimiter(self.delimiter):
+            raise SettingsError(f"--delimiter: {wrong}")
         self.columns: tuple[str, ...] = ()
         """Of a CSV, from its first line."""
         self.size = 0
@@ -123,6 +125,13 @@ def guess_format(path: Path) -> Format:
     if suffix in _TEXT:
         return "csv"
     raise SettingsError(f"{path}: is it CSV or JSON lines? Say --format csv or --format json")
+
+
+def fault_of_delimiter(text: str) -> str:
+    """Why cells cannot be parted by it; empty when they can."""
+    if len(text) == 1 and text not in '"\r\n':
+        return ""
+    return f"{text!r} is not one character, or is a quote or a line's end"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ Only the module of the command that was asked for is imported: River alone takes
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -36,6 +37,8 @@ COMMANDS = {
 INTERRUPTED = 130
 """As a shell reports a command that Ctrl-C ended: 128 and the signal's number."""
 BROKEN_PIPE = 141
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write fails with where there is no room; nothing else does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"fluvial: cannot write: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        return 1
     return status
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: at the exit Python would try again, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:

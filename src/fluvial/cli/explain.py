@@ -105,6 +105,8 @@ def _events(
             lines = Path(args.file).read_bytes().splitlines()
         except OSError as error:
             raise SettingsError(f"--file: {args.file} cannot be read: {error.strerror}") from error
+        if not any(line.strip() for line in lines):
+            raise SettingsError(f"--file: there is no event in {args.file}")
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _decode(state, line, f"{args.file}, line {number}")

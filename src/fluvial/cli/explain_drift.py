@@ -9,7 +9,7 @@ import msgspec
 
 from fluvial.adapters.redis import RedisStore
 from fluvial.cli.loaded_state import Loaded
-from fluvial.config import Settings
+from fluvial.config import PolicySettings, Settings
 from fluvial.errors import CheckpointError, SettingsError
 from fluvial.explaining import Moved, moved
 from fluvial.keys import Keys
@@ -44,6 +44,7 @@ def explain_drift(settings: Settings, number: int, state: Callable[[str], Loaded
         **{name: signal.get(name) for name in KNOWN if name != "kind"},
         "own": {name: value for name, value in signal.items() if name not in KNOWN},
         "done": [{"kind": one["kind"], "detail": one.get("detail") or {}} for one in done],
+        "not_done": None if done else why_nothing(settings.policy, str(signal["plane"])),
     }
     try:
         found, covered = features_moved(
@@ -53,6 +54,17 @@ def explain_drift(settings: Settings, number: int, state: Callable[[str], Loaded
     except (CheckpointError, SettingsError) as error:
         told |= {"moved": [], "covered": [0, 0], "not_covered": str(error)}
     return told
+
+
+def why_nothing(policy: PolicySettings, plane: str) -> str:
+    """Why a drift of this plane may have been left at that, as far as the present settings tell."""
+    if policy.factory is not None:
+        return "your policy made no version at it"
+    if plane == "error":
+        return "the policy only watches, or the answer is no version"
+    if policy.name == "ladder" and any((rung.plane, rung.on) == (plane, "drift") for rung in policy.rungs):
+        return "it reached no rung of the ladder, or the answer is no version"
+    return f"policy {policy.name} does not react to the {plane}: whether it matters, the error tells"
 
 
 def nth_drift(entries: Sequence[Entry], number: int) -> tuple[Entry, Sequence[Entry]]:

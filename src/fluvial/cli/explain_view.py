@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fluvial.cli.signal_words import change, moved_in, moved_words
+
 LINES = 12
 """Features shown; `--json` has all."""
 BAR = 16
@@ -147,19 +149,27 @@ def show_drift(console: Console, told: Told) -> None:
     if told["event_time"] is not None:
         moment = datetime.fromtimestamp(float(told["event_time"]), UTC).strftime("%Y-%m-%d %H:%M:%S")
         facts.add_row("event", f"{told['partition']}:{told['offset']}, of {moment} UTC")
-    # What nobody had has no mean, which the journal tells as null.
-    before, after = ("-" if told[k] is None else f"{told[k]:.4f}" for k in ("before", "after"))
-    facts.add_row("watched mean", f"{before} before, {after} after")
+    _what_moved(facts, told)
     late = told["events"] - told["since"]
     facts.add_row("began", f"at labelled event {told['since']:,}; noticed {late:,} events later")
     for name, value in told["own"].items():
-        facts.add_row(escape(str(name)), escape(str(value)))
+        if name != "moved":
+            facts.add_row(escape(str(name)), escape(str(value)))
     for done in told["done"]:
         facts.add_row("then", escape(_done(done)))
     if not told["done"]:
-        facts.add_row("then", "nothing: the policy only watches, or the answer is no version")
+        facts.add_row("then", f"nothing: {told['not_done']}")
     console.print(facts)
     _show_moved(console, told)
+
+
+def _what_moved(facts: Table, told: Told) -> None:
+    """The error is one watched mean; the other planes tell of parts, each with what of it moved."""
+    moved = moved_in(told["own"])
+    for index, one in enumerate(moved):
+        facts.add_row("also moved" if index else "moved", escape(moved_words(one)))
+    if not moved:
+        facts.add_row("watched mean", change(told["before"], told["after"]))
 
 
 def _done(done: Told) -> str:

@@ -21,6 +21,10 @@ MAX_LABELS = 50
 MAX_VALUES = 20
 """More distinct strings than this are not listed as a category's set."""
 
+ENCODING = "utf-8-sig"
+"""Excel begins with a byte order mark, which is no part of the first column's name."""
+READS = "init guesses from CSV and JSON lines, plain or gzipped; save some rows as one of them"
+
 
 class GuessError(Exception):
     """The file does not show a schema; the message says why."""
@@ -31,10 +35,14 @@ def guess_schema(path: Path, label: str) -> str:
 
     `label` is the column's name, dotted when nested. Raises GuessError.
     """
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        raise GuessError(f"{path}: {READS}")
     try:
         with _open(path) as file:
             lines = path.name.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))
             rows = list(itertools.islice(_json_rows(file) if lines else _csv_rows(file, label), ROWS))
+    except UnicodeDecodeError:
+        raise GuessError(f"{path} is not UTF-8: {READS}") from None
     except (OSError, EOFError, csv.Error, ValueError) as error:
         msg = f"{path} cannot be read as rows: {error}"
         raise GuessError(msg) from None
@@ -44,10 +52,11 @@ def guess_schema(path: Path, label: str) -> str:
             columns.setdefault(column, []).append(value)
     where = next((column for column in columns if ".".join(column) == (label if lines else "label")), None)
     if where is None:
-        names = ", ".join(".".join(column) for column in itertools.islice(columns, 20)) or "none"
+        shown = (".".join(column) if lines else column[-1] for column in columns)
+        names = ", ".join(itertools.islice(shown, 20)) or "none"
         msg = f"{path} has no column {label!r} (--label names it); its columns: {names}"
         raise GuessError(msg)
-    said = _label(columns.pop(where), where)
+    said = _label(columns.pop(where), where, in_cells=not lines)
     features = "\n".join(filter(None, (_feature(c, values, len(rows)) for c, values in columns.items())))
     return (
         f"[schema]                        # guessed from {toml(path.name)}: read it before you use it\n"
@@ -58,8 +67,8 @@ def guess_schema(path: Path, label: str) -> str:
 
 def _open(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        return gzip.open(path, "rt", encoding=ENCODING, newline="")
+    return path.open(encoding=ENCODING, newline="")
 
 
 def _csv_rows(file: TextIO, label: str) -> Iterator[dict[JsonPath, Any]]:
@@ -132,9 +141,16 @@ def _path(path: JsonPath) -> str | list[str]:
     return list(path) if any("." in part for part in path) else ".".join(path)
 
 
-def _label(values: list[Any], where: JsonPath) -> str:
-    """The lines of `[schema.label]`."""
+def _label(values: list[Any], where: JsonPath, *, in_cells: bool) -> str:
+    """The lines of `[schema.label]`.
+
+    pandas writes a column of classes that had gaps as 0.0 and 1.0. In cells they are read as the classes
+    0 and 1; in JSON that goes as it is a number with a point is no class.
+    """
     path = _path(where)
+    whole = float in map(type, values) and all(_is_whole(value) for value in values)
+    if whole and in_cells:
+        values = [int(value) for value in values]
     found = sorted(set(values), key=lambda value: (str(type(value)), value))
     kinds = {type(value) for value in found}
     entry: dict[str, Any] = {"type": "multiclass", "path": path, "classes": found}
@@ -145,7 +161,16 @@ def _label(values: list[Any], where: JsonPath) -> str:
         raise GuessError(msg)
     elif len(found) == 2:
         entry["type"] = "binary"
-    return "\n".join(f"{name} = {toml(value)}" for name, value in entry.items())
+    lines = [f"{name} = {toml(value)}" for name, value in entry.items()]
+    if whole and not in_cells and len(found) <= MAX_LABELS:
+        lines.append(
+            "# its numbers are few and whole: if they are classes, write them in the events as 0 and 1"
+        )
+    return "\n".join(lines)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def toml(value: Any) -> str:

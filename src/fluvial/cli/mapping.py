@@ -19,7 +19,8 @@ Convert = Callable[[Any], Any]
 Encode = Callable[[Sequence[Any]], tuple[bytes, str | None]]
 """A row to an event's bytes and its message key."""
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+"""In seconds."""
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,8 +133,18 @@ class _Places:
         self._used.add(name)
         return self._index(name, option)
 
+    def _refuse_undeclared(self) -> None:
+        """A column that was named and that the schema has no place for would be left out in silence."""
+        for field in ("id", "time"):
+            named = getattr(self._mapping, field)
+            if named is not None and self._schema is not None and self._declared(field) is None:
+                raise SettingsError(
+                    f"--{field} {named}: the settings have no field for it; declare schema.{field}"
+                )
+
     def special(self) -> list[Step]:
         """Id, key, time, label and weight."""
+        self._refuse_undeclared()
         said, schema = self._mapping, self._schema
         path = schema or _WIRE
         label = self._find(said.label, "--label", schema.label.path if schema else None)
@@ -227,7 +238,7 @@ _CONVERTERS: dict[FeatureType | None, Convert] = {
 
 
 def label_converter(label: LabelSpec) -> Convert:
-    """The declared class that a cell names, else what `scalar` makes of it."""
+    """The declared class that a cell names, `1.0` the class 1 too, else what `scalar` makes of it."""
     if label.task is Task.REGRESSION:
         return number
     named: dict[str, Any] = {}
@@ -236,8 +247,12 @@ def label_converter(label: LabelSpec) -> Convert:
     if label.task is Task.BINARY and all(isinstance(each, bool) for each in label.classes):
         named |= {"1": True, "0": False, "True": True, "False": False}
 
+    whole = {float(each): each for each in label.classes if type(each) is int}
+
     def convert(cell: Any) -> Any:
-        return named.get(cell, scalar(cell)) if isinstance(cell, str) else cell
+        if isinstance(cell, str):
+            cell = named.get(cell, scalar(cell))
+        return whole.get(cell, cell) if type(cell) is float else cell
 
     return convert
 
@@ -247,21 +262,28 @@ def time_converter(read: str | None, written: str) -> Convert:
 
     def convert(cell: Any) -> Any:
         value = number(cell)
-        if isinstance(value, str):
-            try:
-                moment = datetime.fromisoformat(value)
-            except ValueError:
-                return cell  # the service says what is wrong with it
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        elif read == written:
+        if read == written and not isinstance(value, str):
             return value
-        else:
-            seconds = float(value) * _SECONDS.get(read or "s", 1.0)
-        if written == "iso":
-            return datetime.fromtimestamp(seconds, UTC).isoformat()
-        return seconds / _SECONDS[written] if written == "s" else round(seconds / _SECONDS[written])
+        try:
+            return _written(_seconds(value, read), written)
+        except (TypeError, ValueError, OverflowError, OSError):
+            return cell  # the service says what is wrong with it
 
     return convert
+
+
+def _seconds(value: Any, read: str | None) -> float:
+    """Since the epoch. Raises what `datetime` and `float` do: on no time, and on one out of their range."""
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(value) * _UNITS.get(read or "s", 1.0)
+
+
+def _written(seconds: float, unit: str) -> Any:
+    if unit == "iso":
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    return seconds / _UNITS[unit] if unit == "s" else round(seconds / _UNITS[unit])
 
 
 def json_key(line: bytes, path: Path) -> str | None:

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fluvial.adapters.files import RowFile
+from fluvial.adapters.files import RowFile, fault_of_delimiter
 from fluvial.adapters.kafka import KafkaProducer
 from fluvial.cli.mapping import Mapping, compile_mapping, json_key, parse_types
 from fluvial.cli.stopping import Stop
@@ -45,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--topic", help="topic to write to (default: the settings')")
     add("--create-topic", type=_count, metavar="N", help="create it with N partitions when it is missing")
     add("--format", choices=("csv", "json"), help="what the file is (default: by its name)")
-    add("--delimiter", default="", metavar="C", help="between the cells (default: comma; tab for .tsv)")
+    add(
+        "--delimiter",
+        type=delimiter,
+        default="",
+        metavar="C",
+        help="between the cells (default: comma; tab for .tsv)",
+    )
     add("--key", metavar="COLUMN", help="message key; dotted for JSON lines")
     add("--id", metavar="COLUMN", help="the event's id")
     add("--time", metavar="COLUMN", help="the event's time")
@@ -64,6 +70,13 @@ def _count(text: str) -> int:
         msg = "must be at least 1"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def delimiter(text: str) -> str:
+    """For argparse, to which a wrong one is wrong usage; empty is the default."""
+    if text and (wrong := fault_of_delimiter(text)):
+        raise argparse.ArgumentTypeError(wrong)
+    return text
 
 
 def _rate(text: str) -> float:

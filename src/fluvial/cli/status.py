@@ -15,10 +15,10 @@ from rich.table import Table
 
 from fluvial.adapters.kafka import KafkaSource
 from fluvial.adapters.redis import RedisStore
+from fluvial.cli.signal_words import change, moved_in, moved_words
 from fluvial.config import Settings, load
 from fluvial.errors import SourceError
 from fluvial.keys import Keys
-from fluvial.types import Moved
 
 TOPIC_SHARD = "all"
 SECONDS = 5.0
@@ -168,11 +168,10 @@ def _journal(entries: Sequence[Mapping[str, Any]]) -> Table:
 def _summary(kind: str, detail: Mapping[str, Any]) -> str:
     """The few words of an entry that a person looks for first."""
     if kind in {"drift", "warning", "recovered"}:
-        rise = f"{detail['before']:.3g} -> {detail['after']:.3g}"
-        first, *others = detail.get("moved") or [None]
-        moved = "" if first is None else f" {msgspec.convert(first, Moved).shown}"
-        also = f"; also {', '.join(other['name'] for other in others)}" if others else ""
-        return f"{detail['plane']}{moved} {rise}, since event {detail['since']}{also}"
+        moved = moved_in(detail)
+        rise = moved_words(moved[0]) if moved else change(detail["before"], detail["after"])
+        also = f"; also {', '.join(other.name for other in moved[1:])}" if moved[1:] else ""
+        return f"{detail['plane']} {rise}, since event {detail['since']}{also}"
     if kind == "version":
         return f"version {detail['number']}: {detail['cause']} at event {detail['events']}"
     return msgspec.json.encode(detail).decode()[:100]

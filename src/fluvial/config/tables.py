@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
@@ -14,7 +14,9 @@ from fluvial.errors import SettingsError
 
 T = TypeVar("T")
 
-_AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_AT = re.compile(r"(.*) - at (`key` in )?`\$\.?(.*)`", re.DOTALL)
+_ENUM = re.compile(r"Invalid enum value '?(.*?)'?", re.DOTALL)
+_INDEX = re.compile(r"\[[^\]]*\]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _SECRET = re.compile(r"pass|secret|token|credential|pem|key|oauthbearer\.config", re.IGNORECASE)
 
@@ -67,13 +69,14 @@ def convert(table: Any, kind: type[T], path: str) -> T:
     try:
         return msgspec.convert(table, kind, dec_hook=_secret)
     except msgspec.ValidationError as error:
-        text, where = str(error), path
+        text, inner, is_key = str(error), "", False
         if found := _AT.fullmatch(text):
-            text, where = found[1], join(path, found[2])
+            text, is_key, inner = found[1], bool(found[2]), found[3]
+        where = join(path, inner)
         if missing := _MISSING.fullmatch(text):
             text, where = "missing", join(where, missing[1])
-        elif text.startswith("Invalid enum value"):
-            text = f"not one of {_choices(kind, where.removeprefix(f'{path}.'))}"
+        elif word := _ENUM.fullmatch(text):
+            text, where = f"not one of {_choices(kind, inner)}", join(where, word[1][:100] if is_key else "")
         raise SettingsError(f"{where}: {text[:1].lower()}{text[1:300]}") from None
 
 
@@ -111,14 +114,19 @@ def _secret(kind: type, value: Any) -> Any:
     raise TypeError(msg)  # msgspec adds the path
 
 
-def _choices(kind: Any, field: str) -> str:
-    """The allowed words of a field."""
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        kind = next((f.type for f in fields(kind) if f.name == field), None)
-    return ", ".join(map(repr, _words(kind))) or "the allowed words"
+def _choices(kind: Any, path: str) -> str:
+    """The allowed words of the field at a path, which may lead through tables and lists of tables."""
+    for name in filter(None, _INDEX.sub("", path).split(".")):
+        tables = [
+            part for part in _parts(kind) if isinstance(part, type) and issubclass(part, msgspec.Struct)
+        ]
+        kind = next((f.type for table in tables for f in fields(table) if f.name == name), None)
+    literals = [part for part in _parts(kind) if get_origin(part) is Literal]
+    return ", ".join(repr(str(word)) for part in literals for word in get_args(part)) or "the allowed words"
 
 
-def _words(kind: Any) -> list[str]:
-    if get_origin(kind) is Literal:
-        return [str(word) for word in get_args(kind)]
-    return [word for part in get_args(kind) for word in _words(part)]
+def _parts(kind: Any) -> Iterator[Any]:
+    """A type, and those that it is made of."""
+    yield kind
+    for part in get_args(kind):
+        yield from _parts(part)
