@@ -203,6 +203,24 @@ def test_settings_take_effect(config):
     assert (run.settings.model.preset, run.name) == ("tree", "reweight")
 
 
+def test_options_given_with_set_are_those_of_every_model(capsys, tmp_path, drifting, monkeypatch):
+    config = written(tmp_path, drifting, model={"preset": "tree", "options": {"grace_period": 50}})
+    depths = ["--set", "model.options.max_depth=2", "--set", "model.options.max_depth=8"]
+    monkeypatch.setenv("FLUVIAL__MODEL__OPTIONS__DELTA", "0.01")
+
+    def options(*words):
+        runs = backtest.runs_of(arguments(config, "x.csv", *words))
+        return {run.name: run.settings.model.options for run in runs}
+
+    given = options("--model", "adaptive-tree", *depths)
+    assert given == {"reweight max_depth=2": {"max_depth": 2}, "reweight max_depth=8": {"max_depth": 8}}
+    own = options("--model", "tree", *depths)
+    assert own["reweight max_depth=2"] == {"grace_period": 50, "delta": 0.01, "max_depth": 2}
+    assert options("--model", "linear") == {"reweight": {}}
+    status, _, err = said(capsys, config, "x.csv", "--model", "linear", *depths)
+    assert (status, "max_depth" in err) == (2, True), "one that does not take them says so"
+
+
 class Patient:
     """A policy of a user's own."""
 
@@ -250,6 +268,9 @@ def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
     }
     given = options(*words, "--set", "policy.options={points=7}")
     assert list(given.values()) == [{}, {"points": 7}, {"points": 7}]
+    assert options("--policy=test_backtest:Hasty", "--set", "policy.options.points=7") == {
+        "test_backtest:Hasty": {"points": 7}
+    }
     assert set(options("--set", "policy.factory=test_backtest:Hasty", "--set", "policy.factory=a:B")) == {
         "test_backtest:Hasty",
         "a:B",
