@@ -3,6 +3,7 @@ in test_backtest_live."""
 
 import gzip
 import json
+import os
 import random
 import re
 from html.parser import HTMLParser
@@ -307,6 +308,14 @@ def test_a_missing_file_is_named(capsys, config, tmp_path):
     status, _, err = said(capsys, config, tmp_path / "row.csv")
     assert status == 2
     assert "row.csv" in err
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(capsys, config, tmp_path, csv_file):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    status, out, err = said(capsys, config, csv_file, pipe)
+    assert (status, out) == (2, "")
+    assert f"{pipe}: is no regular file, and is read several times: write it to a file" in err
 
 
 def test_regret_is_behind_the_best(capsys, config, csv_file):

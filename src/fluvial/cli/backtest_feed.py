@@ -54,6 +54,7 @@ class _Files:
 
     def feed(self) -> Feed:
         for path in self._args.files:
+            _refuse_stream(path)
             with _opened(self._args, path) as file:
                 next(self._rows(file), None)  # a wrong column is said before anything is folded
         name = ", ".join(Path(path).name for path in self._args.files)
@@ -138,6 +139,13 @@ def mapping_of(args: argparse.Namespace, settings: Settings) -> Mapping:
 def _opened(args: argparse.Namespace, path: str) -> RowFile | ParquetRows:
     parquet = args.format == "parquet" or (args.format is None and Path(path).suffix.lower() in PARQUET)
     return ParquetRows(path) if parquet else RowFile(path, args.format, args.delimiter)
+
+
+def _refuse_stream(path: str) -> None:
+    """A pipe gives its bytes once, and the first rows are tried before each run begins anew."""
+    there = Path(path)
+    if there.exists() and not there.is_file() and not there.is_dir():
+        raise SettingsError(f"{path}: is no regular file, and is read several times: write it to a file")
 
 
 def _size(path: Path) -> int:
