@@ -2,10 +2,12 @@
 in test_backtest_live."""
 
 import gzip
+import html
 import json
 import os
 import random
 import re
+import sys
 from html.parser import HTMLParser
 
 import msgspec
@@ -28,6 +30,7 @@ from fluvial.backtest.results import Question, told, windowed
 from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
 from fluvial.cli.backtest_feed import delay_in, feed_of
+from fluvial.cli.backtest_view import fitted, width_of
 from fluvial.errors import SettingsError
 from fluvial.types import Task
 from support import fold
@@ -432,6 +435,59 @@ def test_events_without_an_answer_are_told(capsys, tmp_path, coy, config, csv_fi
     assert status == 1
     assert "has unpredicted 1500, wanted at most 1499" in err
     assert "unpredicted" not in said(capsys, config, csv_file)[1]
+
+
+POLICIES = ["observe", "reset", "reweight", "recall"]
+
+
+@pytest.mark.parametrize("runs", [1, 2, 4])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_cell_is_cut_at_80_columns(capsys, monkeypatch, tmp_path, runs, terminal):
+    """A terminal gets a table that fits, and a file or pipe a run a row, coloured or not."""
+    log = fold.drifting(1_200)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm" if terminal else "dumb")
+    if not terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    page, names = tmp_path / "out.html", POLICIES[:runs]
+    words = [f"--policy={name}" for name in names] + ["--drift-at", "1000", "--report", page]
+    status, out, _ = said(capsys, written(tmp_path, log), events_csv(tmp_path / "rows.csv", log), *words)
+    lines = [line.rstrip() for line in plain(out).splitlines()]
+    assert (status, "…" in out, lines[0]) == (0, False, "rows.csv: 1,200 events")
+    expected = [re.findall(r"<t[hd]>(?:<svg.*?</svg>)?(.*?)</t[hd]>", row) for row in page_rows(page)]
+    assert len(expected) == runs + 1
+    if terminal:
+        assert max(map(len, lines)) <= 80
+        expected = list(zip(*expected, strict=True))
+    else:
+        assert max(map(len, lines)) > 80
+    shown = [re.split(r"  +", line.strip()) for line in lines[1:]]
+    assert [list(map(html.unescape, row)) for row in expected] == shown[: len(expected)]
+
+
+def plain(out):
+    """Without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", out)
+
+
+def page_rows(page):
+    """Those of the first table."""
+    return re.findall(r"<tr>(.*?)</tr>", page.read_text().partition("</table>")[0])
+
+
+def test_more_runs_than_fit_have_a_table_each(capsys, monkeypatch, tmp_path):
+    names = [f"name={'long' * k}" for k in range(5, 11)]
+    rows = [["run", "accuracy", "κ-temporal"], *([name, "88.14", "-"] for name in names)]
+    tables = fitted(rows, 40)
+    assert tables == [[("run", name), ("accuracy", "88.14"), ("κ-temporal", "-")] for name in names]
+    assert fitted(rows, width_of(rows)) == fitted(rows, None) == [rows]
+    log = fold.drifting(300)
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    out = said(capsys, written(tmp_path, log), events_csv(tmp_path / "rows.csv", log), "--policy=observe")[1]
+    assert re.search(r"^ run +observe *$", plain(out), re.MULTILINE), "the terminal wraps, nothing is cut"
 
 
 def test_a_file_is_called_what_it_is_called(capsys, tmp_path):

@@ -12,18 +12,15 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
-from fluvial.backtest.remarks import remarks
 from fluvial.backtest.results import FORMAT, primary
-from fluvial.backtest.table import columns
 from fluvial.cli import find_modules_here
 from fluvial.cli.backtest_feed import Feed, feed_of
 from fluvial.cli.backtest_runs import runs_of
+from fluvial.cli.backtest_view import show
 from fluvial.errors import FluvialError, SettingsError
 from fluvial.types import Task
 
@@ -228,19 +225,7 @@ def _tell(
         }
         print(msgspec.json.encode(answer).decode())
         return
-    head, rows = columns(results, question, task)
-    heading = Text(f"{question.source}: {results[0].events:,} events")
-    table = Table(title=heading, title_justify="left", box=None)
-    for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # a name may hold what rich takes for a style
-    out = Console()
-    if not out.is_terminal:
-        out = Console(width=200)
-    out.print(table, highlight=False)
-    for remark in remarks(results, question):
-        out.print(remark, highlight=False, markup=False)
+    show(results, question, task)
 
 
 def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:
