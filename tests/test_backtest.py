@@ -26,6 +26,8 @@ from fluvial.backtest.recovery import (
     recoveries,
     settled_level,
 )
+from fluvial.backtest.remarks import remarks
+from fluvial.backtest.replay import Refusal
 from fluvial.backtest.results import Question, told, windowed
 from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
@@ -139,7 +141,39 @@ def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_pa
     assert run["dead"] == {r: list(folded.dead.values()).count(r) for r in folded.dead.values()}
     assert (run["events"], run["learned"]) == (3_000, 2_997)
     _, out, _ = said(capsys, config, path)
-    assert re.search(r"refused: .*malformed", out)
+    assert re.search(r"\nrefused: .*1 malformed, the first at offset 5: .+", out)
+
+
+def test_why_an_event_was_refused_is_told(capsys, tmp_path, config, drifting):
+    path, page = tmp_path / "rows.jsonl", tmp_path / "out.html"
+    path.write_bytes(b"\n".join([*drifting.values[:300], b'{"label": true, "time": 1}'] * 2))
+    (run,) = as_json(capsys, config, path)["runs"]
+    message = run["dead_first"]["schema"].pop("message")
+    assert run["dead_first"] == {"schema": {"partition": 0, "offset": 300}}
+    _, out, _ = said(capsys, config, path, "--report", page)
+    remark = f"refused: 2 schema, the first at offset 300: {message}"
+    assert f"\n{remark}\n" in out
+    assert f"<p>{html.escape(remark)}</p>" in page.read_text()
+
+
+def test_of_several_partitions_the_refused_event_is_told_with_its_own(tmp_path, config, csv_file):
+    run = backtested(config, csv_file).run
+    log = [Record(b"{", None, p, o, 0) for p, o in [(1, 5), (0, 7)]]
+    question = Question(command="c", source="s", partitions=2)
+    results = told([replay(run, Records(lambda: iter(log), {0: 7, 1: 5}, "log"))], question)
+    assert remarks(results, question)[0].startswith("refused: 2 malformed, the first at offset 1:5: ")
+    evil = {"malformed": Refusal(1, 5, "a\n\x1b[2Jb")}
+    results = [msgspec.structs.replace(results[0], dead_first=evil)]
+    assert remarks(results, question)[0].endswith(": a  [2Jb"), "a sender gives a terminal no orders"
+
+
+def test_a_run_that_learned_and_scored_nothing_fails(capsys, tmp_path, config, csv_file):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n[]\n")
+    status, out, err = said(capsys, config, path)
+    assert (status, "refused: 2 schema" in out) == (1, True)
+    assert err == "backtest: run 'reweight': no event was learned or scored: all 2 were refused\n"
+    assert said(capsys, config, csv_file, "--label-delay", "5000")[0] == 0, "scored, and no label known"
 
 
 def test_a_flood_of_refusals_says_that_the_live_service_would_pause(capsys, tmp_path, config, drifting):
@@ -158,6 +192,8 @@ def test_an_event_on_which_the_model_raises_is_left_out_as_by_a_worker():
     )
     folded = replay(Run("observe", settings), records)
     assert folded.dead == {"model": 2}
+    first = folded.dead_first["model"]
+    assert (first.partition, first.offset, "Error: " in first.message) == (0, 150, True)
     fold.assert_same_fold(folded.learner, fold.fold(settings, log.values, {150, 420}).learner)
 
 
@@ -719,8 +755,8 @@ def test_nothing_on_the_page_is_markup_of_the_user(tmp_path, capsys, config, dri
 def test_an_empty_log_is_told_and_drawn(capsys, tmp_path, config):
     path = tmp_path / "rows.jsonl"
     path.write_text("")
-    status, out, _ = said(capsys, config, path, "--report", tmp_path / "out.html")
-    assert status == 0
+    status, out, err = said(capsys, config, path, "--report", tmp_path / "out.html")
+    assert (status, "no event was learned or scored: there was none" in err) == (1, True)
     assert "0 events" in out
     assert "0 events" in (tmp_path / "out.html").read_text()
 

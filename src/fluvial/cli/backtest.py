@@ -164,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
         drift_at=args.drift_at,
         drift_within=args.drift_within,
         window=args.window,
+        partitions=len(feed.records.starts),
     )
     try:
         results = _folded(runs, feed, question, console)
@@ -171,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
     except (FluvialError, OSError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
-    return _judge(gates, results, task, args)
+    return max(_idle(results), _judge(gates, results, task, args))
 
 
 def _words(args: argparse.Namespace) -> Sequence[str]:
@@ -226,6 +227,16 @@ def _tell(
         print(msgspec.json.encode(answer).decode())
         return
     show(results, question, task)
+
+
+def _idle(results: Sequence[Result]) -> int:
+    """A run that came to nothing is told like a missed gate: else a pipeline takes it for a good one."""
+    idle = [r for r in results if not (r.learned or r.scored or r.pending)]
+    for each in idle:
+        refused = sum(each.dead.values())
+        why = f"all {refused:,} were refused" if refused else "there was none"
+        print(f"backtest: run {each.name!r}: no event was learned or scored: {why}", file=sys.stderr)
+    return 1 if idle else 0
 
 
 def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:
