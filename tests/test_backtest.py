@@ -275,6 +275,32 @@ class Hasty(Patient):
     """Another one."""
 
 
+class Failing(Patient):
+    """One with a fault, which only a drift shows."""
+
+    def __call__(self, standing):
+        if standing.signals:
+            raise ValueError("no such\nfeature")
+        return []
+
+
+def test_a_policy_that_fails_is_told(capsys, tmp_path, config, csv_file):
+    page = tmp_path / "out.html"
+    words = ["--policy", "test_backtest:Failing", "--policy", "test_backtest:Patient", "--policy", "observe"]
+    failing, *others = as_json(capsys, config, csv_file, *words, "--report", page)["runs"]
+    assert failing["faults"] == failing["holds"] > 1
+    at = failing["drifts"][0]["at"]
+    assert failing["first_fault"]["at"] <= at
+    assert [(run["faults"], run["first_fault"]) for run in others] == [(0, None)] * 2
+    _, out, _ = said(capsys, config, csv_file, *words)
+    why = "policy test_backtest:Failing raised ValueError: no such feature"
+    first = f"the first at {failing['first_fault']['at']:,} labelled events"
+    told = f"nothing was done, {failing['faults']} times, {first}: {why}"
+    assert out.count("the policy failed") == 1
+    assert f"\ntest_backtest:Failing: the policy failed, so that {told}\n" in out
+    assert why in page.read_text()
+
+
 OWN = {"factory": "test_backtest:Patient", "options": {"points": 5}, "cooldown": 77}
 
 

@@ -19,6 +19,7 @@ from fluvial.config import Settings
 from fluvial.errors import BadEvent, FluvialError, ModelError, Reason
 from fluvial.late import Lateness
 from fluvial.learner import Learner
+from fluvial.policies import Own
 from fluvial.shard import blanks_of, spec_of
 from fluvial.types import Event, Outcome
 
@@ -106,7 +107,8 @@ class _Replay:
             spec = msgspec.structs.replace(spec, lateness=lateness)
         self.codec = Codec(settings.schema)
         self.learner = Learner.genesis(spec, blanks_of(settings), self._records.starts)
-        self.trace = Trace(settings.schema.label.task)
+        task, policy = settings.schema.label.task, spec.policy
+        self.trace = Trace(task, policy.at_fault) if isinstance(policy, Own) else Trace(task)
         self.breaker = Breaker(settings.dead_letters)
 
     def _delay_of(self, event: Event) -> float:

@@ -64,6 +64,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warnings: int
     reactions: Mapping[str, int]
     holds: int
+    faults: int
+    """Holds because the user's own policy raised, or returned what it may not."""
+    first_fault: Mapping[str, Any] | None
     versions: tuple[Mapping[str, Any], ...]
     recoveries: tuple[Recovery, ...] = ()
     recovery: float | None = None
@@ -153,6 +156,8 @@ def _result(folded: Folded, question: Question) -> Result:
         warnings=sum(a.kind == "warning" for a in trace.alarms),
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,
+        faults=trace.faults,
+        first_fault=None if trace.first_fault is None else trace.first_fault._asdict(),
         versions=tuple(v._asdict() for v in trace.versions),
         seconds=folded.seconds,
         events_per_second=handled / max(folded.seconds, 1e-9),
