@@ -361,12 +361,55 @@ def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
         (["--gate", "not-worse-than=nowhere.json"], "cannot be read"),
         (["--label-delay-column", "wiat"], "wiat"),
         (["--topic"], "files, or --topic"),
+        (["--from", "earliest", "--partition", "0"], "--from, --partition: of a topic"),
+        (["--to", "100"], "--to: of a topic"),
+        (
+            ["--label-delay", "5", "--set", "policy.label_delay=9"],
+            "--label-delay and --set policy.label_delay",
+        ),
+        (["--label-delay", "5", "--label-delay-column", "a"], "--label-delay and --label-delay-column"),
+        (["--label-delay-column", "a", "--set", "Policy.label_delay=9"], "and --set policy.label_delay"),
+        (["--label-delay", "5", "--label-delay-unit", "seconds"], "of --label-delay-column"),
+        (["--report", "/nowhere/at/all.html"], "there is no folder /nowhere/at"),
+        (["--report", "/tmp"], "is a folder"),
+        (["--gate", "missed=0"], "give --drift-at"),
+        (["--gate", "reweight:false_alarms=0"], "give --drift-at"),
     ],
 )
 def test_wrong_use_is_status_2_with_the_reason(capsys, config, csv_file, words, says):
     status, out, err = said(capsys, config, csv_file, *words)
     assert (status, out) == (2, "")
     assert says in err
+
+
+def test_a_report_that_may_not_be_written_is_refused_before_the_fold(capsys, monkeypatch, config, csv_file):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, out, err = said(capsys, config, csv_file, "--report", "out.html")
+    assert (status, out, err) == (2, "", "backtest: --report out.html: may not be written\n")
+
+
+SECONDLY = {"name": "scheduled", "interval_seconds": 600.0}
+
+
+@pytest.mark.parametrize(
+    ("policy", "words", "names"),
+    [
+        (SECONDLY, [], "policy.interval_seconds"),
+        ({}, ["--label-delay-column", "a", "--label-delay-unit", "seconds"], "--label-delay-unit seconds"),
+    ],
+)
+def test_seconds_of_a_file_need_a_time_in_the_schema(capsys, tmp_path, policy, words, names):
+    """Else the time of every event is 0, and nothing ever is due."""
+    log = fold.drifting(300)
+    rows = events_csv(tmp_path / "rows.csv", log)
+    assert said(capsys, written(tmp_path, log, policy=policy), rows, *words)[0] == 0
+    schema = {name: value for name, value in log.schema.items() if name != "time"}
+    config = written(tmp_path, log, policy=policy, schema=schema)
+    status, out, err = said(capsys, config, rows, *words)
+    assert (status, out) == (2, "")
+    assert f"backtest: {names}: events of a file have no time" in err
+    assert "declare schema.time" in err
+    assert said(capsys, config, rows, "--policy", "reset")[0] == 0, "which does not count them"
 
 
 def test_a_missing_file_is_named(capsys, config, tmp_path):

@@ -20,6 +20,7 @@ from fluvial.backtest.results import FORMAT, primary
 from fluvial.cli import find_modules_here
 from fluvial.cli.backtest_feed import Feed, feed_of
 from fluvial.cli.backtest_runs import runs_of
+from fluvial.cli.backtest_usage import refuse_idle
 from fluvial.cli.backtest_view import show
 from fluvial.errors import FluvialError, SettingsError
 from fluvial.types import Task
@@ -60,16 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_topic(group: Any) -> None:
     add = group.add_argument
     add("--topic", nargs="?", const="", metavar="NAME", help="the settings' topic, or another one")
-    add(
-        "--from", dest="first", default="earliest", metavar="PLACE", help="offset, time or earliest (default)"
-    )
-    add(
-        "--to",
-        dest="end",
-        default="latest",
-        metavar="PLACE",
-        help="offset or time, itself not included; latest",
-    )
+    add("--from", dest="first", metavar="PLACE", help="offset, time or earliest (default)")
+    add("--to", dest="end", metavar="PLACE", help="offset or time, itself not included; latest (default)")
     add("--partition", type=int, metavar="N", help="only this partition (default: all, by message time)")
 
 
@@ -150,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         runs = runs_of(args)
         task = runs[0].settings.schema.label.task
-        gates = [parse_gate(text, task, [r.name for r in runs]) for text in args.gate]
+        gates = [parse_gate(text, task, [r.name for r in runs], args.drift_at) for text in args.gate]
+        refuse_idle(args, runs)
         feed = feed_of(args, runs[0].settings)
     except SettingsError as error:
         print(f"backtest: {error}", file=sys.stderr)

@@ -157,7 +157,8 @@ def _size(path: Path) -> int:
 
 def _topic(args: argparse.Namespace, settings: Settings, unit: str | None) -> Feed:
     kafka = msgspec.structs.replace(settings.kafka, topic=args.topic or settings.kafka.topic)
-    stretch = Stretch(kafka, settings.service, args.first, args.end, args.partition)
+    first, end = args.first or "earliest", args.end or "latest"
+    stretch = Stretch(kafka, settings.service, first, end, args.partition)
     if settings.kafka.scope == "partition" and len(stretch.bounds) > 1:
         msg = 'kafka.scope = "partition" has a model a partition: choose one with --partition N'
         raise SettingsError(msg)

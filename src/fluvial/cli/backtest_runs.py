@@ -19,7 +19,7 @@ from fluvial.policies import make_policy
 from fluvial.shard import blanks_of
 
 MOST_RUNS = 32
-POLICY, FACTORY = "policy.name", "policy.factory"
+POLICY, FACTORY, DELAY = "policy.name", "policy.factory", "policy.label_delay"
 
 
 def runs_of(args: argparse.Namespace) -> list[Run]:
@@ -53,12 +53,26 @@ def _axes(args: argparse.Namespace) -> dict[str, list[str]]:
             raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
         # TOML wants a digit before the point.
         value = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip())
-        axes[name.strip()] = [*axes.get(name.strip(), []), value]
+        name = name.strip().lower()  # as settings read it
+        axes[name] = [*axes.get(name, []), value]
+    _refuse_two_delays(args, axes)
     if args.label_delay is not None:
-        axes["policy.label_delay"] = [str(args.label_delay)]
+        axes[DELAY] = [str(args.label_delay)]
     if POLICY in axes and FACTORY in axes:
         raise SettingsError(f"--set {FACTORY}: beside a policy's name; write --policy module:Policy")
     return axes
+
+
+def _refuse_two_delays(args: argparse.Namespace, axes: Mapping[str, list[str]]) -> None:
+    """Only one of them could count, and nobody would see which."""
+    given = {
+        "--label-delay": args.label_delay is not None,
+        "--label-delay-column": args.label_delay_column is not None,
+        f"--set {DELAY}": DELAY in axes,
+    }
+    names = [name for name, there in given.items() if there]
+    if len(names) > 1:
+        raise SettingsError(f"{' and '.join(names)}: each says when labels are known; give one of them")
 
 
 def _loaded(config: str, chosen: Mapping[str, str]) -> Settings:
