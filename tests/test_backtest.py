@@ -2,9 +2,12 @@
 in test_backtest_live."""
 
 import gzip
+import html
 import json
+import os
 import random
 import re
+import sys
 from html.parser import HTMLParser
 
 import msgspec
@@ -23,10 +26,13 @@ from fluvial.backtest.recovery import (
     recoveries,
     settled_level,
 )
+from fluvial.backtest.remarks import remarks
+from fluvial.backtest.replay import Refusal
 from fluvial.backtest.results import Question, told, windowed
 from fluvial.backtest.trace import MAX_BUCKETS, Curve, Trace
 from fluvial.cli import backtest, main
 from fluvial.cli.backtest_feed import delay_in, feed_of
+from fluvial.cli.backtest_view import fitted, width_of
 from fluvial.errors import SettingsError
 from fluvial.types import Task
 from support import fold
@@ -135,7 +141,39 @@ def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_pa
     assert run["dead"] == {r: list(folded.dead.values()).count(r) for r in folded.dead.values()}
     assert (run["events"], run["learned"]) == (3_000, 2_997)
     _, out, _ = said(capsys, config, path)
-    assert re.search(r"refused: .*malformed", out)
+    assert re.search(r"\nrefused: .*1 malformed, the first at offset 5: .+", out)
+
+
+def test_why_an_event_was_refused_is_told(capsys, tmp_path, config, drifting):
+    path, page = tmp_path / "rows.jsonl", tmp_path / "out.html"
+    path.write_bytes(b"\n".join([*drifting.values[:300], b'{"label": true, "time": 1}'] * 2))
+    (run,) = as_json(capsys, config, path)["runs"]
+    message = run["dead_first"]["schema"].pop("message")
+    assert run["dead_first"] == {"schema": {"partition": 0, "offset": 300}}
+    _, out, _ = said(capsys, config, path, "--report", page)
+    remark = f"refused: 2 schema, the first at offset 300: {message}"
+    assert f"\n{remark}\n" in out
+    assert f"<p>{html.escape(remark)}</p>" in page.read_text()
+
+
+def test_of_several_partitions_the_refused_event_is_told_with_its_own(tmp_path, config, csv_file):
+    run = backtested(config, csv_file).run
+    log = [Record(b"{", None, p, o, 0) for p, o in [(1, 5), (0, 7)]]
+    question = Question(command="c", source="s", partitions=2)
+    results = told([replay(run, Records(lambda: iter(log), {0: 7, 1: 5}, "log"))], question)
+    assert remarks(results, question)[0].startswith("refused: 2 malformed, the first at offset 1:5: ")
+    evil = {"malformed": Refusal(1, 5, "a\n\x1b[2Jb")}
+    results = [msgspec.structs.replace(results[0], dead_first=evil)]
+    assert remarks(results, question)[0].endswith(": a  [2Jb"), "a sender gives a terminal no orders"
+
+
+def test_a_run_that_learned_and_scored_nothing_fails(capsys, tmp_path, config, csv_file):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n[]\n")
+    status, out, err = said(capsys, config, path)
+    assert (status, "refused: 2 schema" in out) == (1, True)
+    assert err == "backtest: run 'reweight': no event was learned or scored: all 2 were refused\n"
+    assert said(capsys, config, csv_file, "--label-delay", "5000")[0] == 0, "scored, and no label known"
 
 
 def test_a_flood_of_refusals_says_that_the_live_service_would_pause(capsys, tmp_path, config, drifting):
@@ -154,6 +192,8 @@ def test_an_event_on_which_the_model_raises_is_left_out_as_by_a_worker():
     )
     folded = replay(Run("observe", settings), records)
     assert folded.dead == {"model": 2}
+    first = folded.dead_first["model"]
+    assert (first.partition, first.offset, "Error: " in first.message) == (0, 150, True)
     fold.assert_same_fold(folded.learner, fold.fold(settings, log.values, {150, 420}).learner)
 
 
@@ -203,6 +243,24 @@ def test_settings_take_effect(config):
     assert (run.settings.model.preset, run.name) == ("tree", "reweight")
 
 
+def test_options_given_with_set_are_those_of_every_model(capsys, tmp_path, drifting, monkeypatch):
+    config = written(tmp_path, drifting, model={"preset": "tree", "options": {"grace_period": 50}})
+    depths = ["--set", "model.options.max_depth=2", "--set", "model.options.max_depth=8"]
+    monkeypatch.setenv("FLUVIAL__MODEL__OPTIONS__DELTA", "0.01")
+
+    def options(*words):
+        runs = backtest.runs_of(arguments(config, "x.csv", *words))
+        return {run.name: run.settings.model.options for run in runs}
+
+    given = options("--model", "adaptive-tree", *depths)
+    assert given == {"reweight max_depth=2": {"max_depth": 2}, "reweight max_depth=8": {"max_depth": 8}}
+    own = options("--model", "tree", *depths)
+    assert own["reweight max_depth=2"] == {"grace_period": 50, "delta": 0.01, "max_depth": 2}
+    assert options("--model", "linear") == {"reweight": {}}
+    status, _, err = said(capsys, config, "x.csv", "--model", "linear", *depths)
+    assert (status, "max_depth" in err) == (2, True), "one that does not take them says so"
+
+
 class Patient:
     """A policy of a user's own."""
 
@@ -215,6 +273,32 @@ class Patient:
 
 class Hasty(Patient):
     """Another one."""
+
+
+class Failing(Patient):
+    """One with a fault, which only a drift shows."""
+
+    def __call__(self, standing):
+        if standing.signals:
+            raise ValueError("no such\nfeature")
+        return []
+
+
+def test_a_policy_that_fails_is_told(capsys, tmp_path, config, csv_file):
+    page = tmp_path / "out.html"
+    words = ["--policy", "test_backtest:Failing", "--policy", "test_backtest:Patient", "--policy", "observe"]
+    failing, *others = as_json(capsys, config, csv_file, *words, "--report", page)["runs"]
+    assert failing["faults"] == failing["holds"] > 1
+    at = failing["drifts"][0]["at"]
+    assert failing["first_fault"]["at"] <= at
+    assert [(run["faults"], run["first_fault"]) for run in others] == [(0, None)] * 2
+    _, out, _ = said(capsys, config, csv_file, *words)
+    why = "policy test_backtest:Failing raised ValueError: no such feature"
+    first = f"the first at {failing['first_fault']['at']:,} labelled events"
+    told = f"nothing was done, {failing['faults']} times, {first}: {why}"
+    assert out.count("the policy failed") == 1
+    assert f"\ntest_backtest:Failing: the policy failed, so that {told}\n" in out
+    assert why in page.read_text()
 
 
 OWN = {"factory": "test_backtest:Patient", "options": {"points": 5}, "cooldown": 77}
@@ -250,6 +334,9 @@ def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
     }
     given = options(*words, "--set", "policy.options={points=7}")
     assert list(given.values()) == [{}, {"points": 7}, {"points": 7}]
+    assert options("--policy=test_backtest:Hasty", "--set", "policy.options.points=7") == {
+        "test_backtest:Hasty": {"points": 7}
+    }
     assert set(options("--set", "policy.factory=test_backtest:Hasty", "--set", "policy.factory=a:B")) == {
         "test_backtest:Hasty",
         "a:B",
@@ -274,6 +361,19 @@ def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
         (["--gate", "not-worse-than=nowhere.json"], "cannot be read"),
         (["--label-delay-column", "wiat"], "wiat"),
         (["--topic"], "files, or --topic"),
+        (["--from", "earliest", "--partition", "0"], "--from, --partition: of a topic"),
+        (["--to", "100"], "--to: of a topic"),
+        (
+            ["--label-delay", "5", "--set", "policy.label_delay=9"],
+            "--label-delay and --set policy.label_delay",
+        ),
+        (["--label-delay", "5", "--label-delay-column", "a"], "--label-delay and --label-delay-column"),
+        (["--label-delay-column", "a", "--set", "Policy.label_delay=9"], "and --set policy.label_delay"),
+        (["--label-delay", "5", "--label-delay-unit", "seconds"], "of --label-delay-column"),
+        (["--report", "/nowhere/at/all.html"], "there is no folder /nowhere/at"),
+        (["--report", "/tmp"], "is a folder"),
+        (["--gate", "missed=0"], "give --drift-at"),
+        (["--gate", "reweight:false_alarms=0"], "give --drift-at"),
     ],
 )
 def test_wrong_use_is_status_2_with_the_reason(capsys, config, csv_file, words, says):
@@ -282,10 +382,48 @@ def test_wrong_use_is_status_2_with_the_reason(capsys, config, csv_file, words, 
     assert says in err
 
 
+def test_a_report_that_may_not_be_written_is_refused_before_the_fold(capsys, monkeypatch, config, csv_file):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, out, err = said(capsys, config, csv_file, "--report", "out.html")
+    assert (status, out, err) == (2, "", "backtest: --report out.html: may not be written\n")
+
+
+SECONDLY = {"name": "scheduled", "interval_seconds": 600.0}
+
+
+@pytest.mark.parametrize(
+    ("policy", "words", "names"),
+    [
+        (SECONDLY, [], "policy.interval_seconds"),
+        ({}, ["--label-delay-column", "a", "--label-delay-unit", "seconds"], "--label-delay-unit seconds"),
+    ],
+)
+def test_seconds_of_a_file_need_a_time_in_the_schema(capsys, tmp_path, policy, words, names):
+    """Else the time of every event is 0, and nothing ever is due."""
+    log = fold.drifting(300)
+    rows = events_csv(tmp_path / "rows.csv", log)
+    assert said(capsys, written(tmp_path, log, policy=policy), rows, *words)[0] == 0
+    schema = {name: value for name, value in log.schema.items() if name != "time"}
+    config = written(tmp_path, log, policy=policy, schema=schema)
+    status, out, err = said(capsys, config, rows, *words)
+    assert (status, out) == (2, "")
+    assert f"backtest: {names}: events of a file have no time" in err
+    assert "declare schema.time" in err
+    assert said(capsys, config, rows, "--policy", "reset")[0] == 0, "which does not count them"
+
+
 def test_a_missing_file_is_named(capsys, config, tmp_path):
     status, _, err = said(capsys, config, tmp_path / "row.csv")
     assert status == 2
     assert "row.csv" in err
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_only_once(capsys, config, tmp_path, csv_file):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    status, out, err = said(capsys, config, csv_file, pipe)
+    assert (status, out) == (2, "")
+    assert f"{pipe}: is no regular file, and is read several times: write it to a file" in err
 
 
 def test_regret_is_behind_the_best(capsys, config, csv_file):
@@ -402,6 +540,59 @@ def test_events_without_an_answer_are_told(capsys, tmp_path, coy, config, csv_fi
     assert status == 1
     assert "has unpredicted 1500, wanted at most 1499" in err
     assert "unpredicted" not in said(capsys, config, csv_file)[1]
+
+
+POLICIES = ["observe", "reset", "reweight", "recall"]
+
+
+@pytest.mark.parametrize("runs", [1, 2, 4])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_cell_is_cut_at_80_columns(capsys, monkeypatch, tmp_path, runs, terminal):
+    """A terminal gets a table that fits, and a file or pipe a run a row, coloured or not."""
+    log = fold.drifting(1_200)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm" if terminal else "dumb")
+    if not terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    page, names = tmp_path / "out.html", POLICIES[:runs]
+    words = [f"--policy={name}" for name in names] + ["--drift-at", "1000", "--report", page]
+    status, out, _ = said(capsys, written(tmp_path, log), events_csv(tmp_path / "rows.csv", log), *words)
+    lines = [line.rstrip() for line in plain(out).splitlines()]
+    assert (status, "…" in out, lines[0]) == (0, False, "rows.csv: 1,200 events")
+    expected = [re.findall(r"<t[hd]>(?:<svg.*?</svg>)?(.*?)</t[hd]>", row) for row in page_rows(page)]
+    assert len(expected) == runs + 1
+    if terminal:
+        assert max(map(len, lines)) <= 80
+        expected = list(zip(*expected, strict=True))
+    else:
+        assert max(map(len, lines)) > 80
+    shown = [re.split(r"  +", line.strip()) for line in lines[1:]]
+    assert [list(map(html.unescape, row)) for row in expected] == shown[: len(expected)]
+
+
+def plain(out):
+    """Without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", out)
+
+
+def page_rows(page):
+    """Those of the first table."""
+    return re.findall(r"<tr>(.*?)</tr>", page.read_text().partition("</table>")[0])
+
+
+def test_more_runs_than_fit_have_a_table_each(capsys, monkeypatch, tmp_path):
+    names = [f"name={'long' * k}" for k in range(5, 11)]
+    rows = [["run", "accuracy", "κ-temporal"], *([name, "88.14", "-"] for name in names)]
+    tables = fitted(rows, 40)
+    assert tables == [[("run", name), ("accuracy", "88.14"), ("κ-temporal", "-")] for name in names]
+    assert fitted(rows, width_of(rows)) == fitted(rows, None) == [rows]
+    log = fold.drifting(300)
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    out = said(capsys, written(tmp_path, log), events_csv(tmp_path / "rows.csv", log), "--policy=observe")[1]
+    assert re.search(r"^ run +observe *$", plain(out), re.MULTILINE), "the terminal wraps, nothing is cut"
 
 
 def test_a_file_is_called_what_it_is_called(capsys, tmp_path):
@@ -633,8 +824,8 @@ def test_nothing_on_the_page_is_markup_of_the_user(tmp_path, capsys, config, dri
 def test_an_empty_log_is_told_and_drawn(capsys, tmp_path, config):
     path = tmp_path / "rows.jsonl"
     path.write_text("")
-    status, out, _ = said(capsys, config, path, "--report", tmp_path / "out.html")
-    assert status == 0
+    status, out, err = said(capsys, config, path, "--report", tmp_path / "out.html")
+    assert (status, "no event was learned or scored: there was none" in err) == (1, True)
     assert "0 events" in out
     assert "0 events" in (tmp_path / "out.html").read_text()
 

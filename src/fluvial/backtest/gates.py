@@ -20,6 +20,7 @@ METRICS = {
 }
 OTHERS = ("regret", "false_alarms", "missed", "recovery", "events_per_second", "dead", "unpredicted")
 """What a run says beside its metrics."""
+OF_TRUE_DRIFTS = {"false_alarms", "missed"}
 AT_MOST = LOWER_IS_BETTER | {"recovery", "dead", "unpredicted"}
 BASELINE = "not-worse-than"
 
@@ -37,8 +38,8 @@ class Gate(msgspec.Struct, frozen=True):
     """Of `not-worse-than`: run to metrics."""
 
 
-def parse_gate(text: str, task: Task, runs: Sequence[str]) -> Gate:
-    """Read one condition. Raises SettingsError."""
+def parse_gate(text: str, task: Task, runs: Sequence[str], drift_at: Sequence[int] = ()) -> Gate:
+    """Read one condition on these runs, with these true drifts. Raises SettingsError."""
     run, condition = _addressed(text.strip(), runs)
     metric, equals, right = (part.strip() for part in condition.partition("="))
     if not equals or not right:
@@ -55,6 +56,8 @@ def parse_gate(text: str, task: Task, runs: Sequence[str]) -> Gate:
         raise SettingsError(
             f"--gate {text}: of a single run it is always 0; compare several (--policy, --model)"
         )
+    if metric in OF_TRUE_DRIFTS and not drift_at:
+        raise SettingsError(f"--gate {text}: give --drift-at, the true drifts that it is about")
     try:
         limit = float(right)
     except ValueError:

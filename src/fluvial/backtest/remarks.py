@@ -15,8 +15,11 @@ def remarks(results: Sequence[Result], question: Question) -> list[str]:
         places = ", ".join(f"{at:,}" for at in left)
         return f"true drifts at or beyond the end of the labelled events, left out: {places}" if left else ""
 
+    def refused(result: Result) -> str:
+        return _refused(result, whose=question.partitions > 1)
+
     lines = list[str]()
-    for say in (_refused, _paused, _pending, _unpredicted, beyond):
+    for say in (refused, _paused, _at_fault, _pending, _unpredicted, beyond):
         said = [say(result) for result in results]
         if len(set(said)) == 1:
             lines += filter(None, said[:1])
@@ -25,15 +28,34 @@ def remarks(results: Sequence[Result], question: Question) -> list[str]:
     return lines
 
 
-def _refused(result: Result) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.dead.items()))
-    return f"refused: {reasons}" if reasons else ""
+def _refused(result: Result, *, whose: bool) -> str:
+    """Of each reason how many, and what the first was: `whose` partition too, where there are several."""
+    parts = []
+    for reason, count in sorted(result.dead.items()):
+        first = result.dead_first[reason]
+        place = f"{first.partition}:{first.offset}" if whose else f"{first.offset}"
+        parts.append(f"{count:,} {reason}, the first at offset {place}: {_printable(first.message)}")
+    return f"refused: {'; '.join(parts)}" if parts else ""
+
+
+def _printable(message: str) -> str:
+    """It may quote the sender: no line breaks, no orders to the terminal."""
+    return "".join(c if c.isprintable() else " " for c in message)
 
 
 def _paused(result: Result) -> str:
     times = "once" if result.trips == 1 else f"{result.trips} times"
     why = f"the live service would have paused {times} for a person: too many were refused"
     return why if result.trips else ""
+
+
+def _at_fault(result: Result) -> str:
+    if result.first_fault is None:
+        return ""
+    times = "once" if result.faults == 1 else f"{result.faults:,} times, the first"
+    why = _printable(result.first_fault["because"])
+    place = f"{result.first_fault['at']:,} labelled events"
+    return f"the policy failed, so that nothing was done, {times} at {place}: {why}"
 
 
 def _pending(result: Result) -> str:

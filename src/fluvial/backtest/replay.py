@@ -19,6 +19,7 @@ from fluvial.config import Settings
 from fluvial.errors import BadEvent, FluvialError, ModelError, Reason
 from fluvial.late import Lateness
 from fluvial.learner import Learner
+from fluvial.policies import Own
 from fluvial.shard import blanks_of, spec_of
 from fluvial.types import Event, Outcome
 
@@ -57,6 +58,14 @@ class Run(NamedTuple):
     settings: Settings
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """An event that was left out, and why."""
+
+    partition: int
+    offset: int
+    message: str
+
+
 class Folded(NamedTuple):
     """What a run came to."""
 
@@ -65,6 +74,8 @@ class Folded(NamedTuple):
     trace: Trace
     dead: Mapping[str, int]
     """Dead letters by reason."""
+    dead_first: Mapping[str, Refusal]
+    """The first of each reason: mostly it tells of all of them."""
     trips: int
     """How often the live service would have paused for a person, at a flood of them."""
     seconds: float
@@ -83,6 +94,7 @@ class _Replay:
         self._poisoned_labels: dict[tuple[int, int], str] = {}
         self._errors: list[int] = []
         self.dead: Counter[str] = Counter()
+        self.dead_first: dict[str, Refusal] = {}
         self.trips = 0
         self.seconds = 0.0
         self._begin()
@@ -95,7 +107,8 @@ class _Replay:
             spec = msgspec.structs.replace(spec, lateness=lateness)
         self.codec = Codec(settings.schema)
         self.learner = Learner.genesis(spec, blanks_of(settings), self._records.starts)
-        self.trace = Trace(settings.schema.label.task)
+        task, policy = settings.schema.label.task, spec.policy
+        self.trace = Trace(task, policy.at_fault) if isinstance(policy, Own) else Trace(task)
         self.breaker = Breaker(settings.dead_letters)
 
     def _delay_of(self, event: Event) -> float:
@@ -134,6 +147,7 @@ class _Replay:
         poisoned[error.partition, error.offset] = error.detail
         self._delays.clear()
         self.dead.clear()
+        self.dead_first.clear()
         self.trips, self.seconds = 0, 0.0
         self._begin()
         for at, why in self._poisoned_labels.items():
@@ -151,7 +165,7 @@ class _Replay:
                 self._look_beside(record, event)
             except BadEvent as bad:
                 self._step(good)
-                self._refuse(record, bad.reason)
+                self._refuse(record, bad)
                 continue
             good.append(event)
             if inferring:  # a codec with a state must not run ahead of the fold
@@ -176,11 +190,12 @@ class _Replay:
             self.trace.take(events, outcomes)
             events.clear()
 
-    def _refuse(self, record: Record, reason: Reason) -> None:
+    def _refuse(self, record: Record, bad: BadEvent) -> None:
         self.learner.refuse(record.partition, record.offset)
-        self.dead[reason] += 1
+        self.dead[bad.reason] += 1
+        self.dead_first.setdefault(bad.reason, Refusal(record.partition, record.offset, bad.message))
         place = self.learner.ledger.handled()
-        if self.breaker.refused(place, record.partition, record.offset, reason):
+        if self.breaker.refused(place, record.partition, record.offset, bad.reason):
             self.trips += 1
             self.breaker.resumed()
 
@@ -192,5 +207,12 @@ def replay(run: Run, records: Records, watch: Callable[[int], object] = lambda _
     fold = _Replay(run, records, watch)
     fold.run()
     return Folded(
-        run, fold.learner, fold.trace, dict(fold.dead), fold.trips, fold.seconds, footprint.peak_bytes()
+        run=run,
+        learner=fold.learner,
+        trace=fold.trace,
+        dead=dict(fold.dead),
+        dead_first=dict(fold.dead_first),
+        trips=fold.trips,
+        seconds=fold.seconds,
+        peak_bytes=footprint.peak_bytes(),
     )

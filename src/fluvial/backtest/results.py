@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fluvial.backtest.recovery import Recovery, cumulated, middle, recoveries
-from fluvial.backtest.replay import Folded
+from fluvial.backtest.replay import Folded, Refusal
 from fluvial.backtest.trace import Curve, Trace
 from fluvial.config import describe, fingerprint
 from fluvial.types import Task
@@ -33,6 +33,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Events after a true drift within which a signal is not a false alarm."""
     window: int = 1_000
     """Of the curves."""
+    partitions: int = 1
+    """That the records are of; when there are several an offset alone is no place."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Labels not known at the end: served, and in no metric."""
     scored: int
     dead: Mapping[str, int]
+    dead_first: Mapping[str, Refusal]
     trips: int
     unpredicted: int
     """Labels that were learned of events without an answer: in no metric."""
@@ -61,6 +64,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     warnings: int
     reactions: Mapping[str, int]
     holds: int
+    faults: int
+    """Holds because the user's own policy raised, or returned what it may not."""
+    first_fault: Mapping[str, Any] | None
     versions: tuple[Mapping[str, Any], ...]
     recoveries: tuple[Recovery, ...] = ()
     recovery: float | None = None
@@ -142,6 +148,7 @@ def _result(folded: Folded, question: Question) -> Result:
         pending=len(learner.late),
         scored=sum(ledger.scored for ledger in ledgers),
         dead=folded.dead,
+        dead_first=folded.dead_first,
         trips=folded.trips,
         unpredicted=learner.evaluation.unpredicted,
         metrics=learner.metrics()["total"],
@@ -149,6 +156,8 @@ def _result(folded: Folded, question: Question) -> Result:
         warnings=sum(a.kind == "warning" for a in trace.alarms),
         reactions=dict(Counter(v.cause for v in trace.versions)),
         holds=trace.holds,
+        faults=trace.faults,
+        first_fault=None if trace.first_fault is None else trace.first_fault._asdict(),
         versions=tuple(v._asdict() for v in trace.versions),
         seconds=folded.seconds,
         events_per_second=handled / max(folded.seconds, 1e-9),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -84,6 +84,13 @@ class Step(NamedTuple):
     because: str
 
 
+class Fault(NamedTuple):
+    """Something that the user's own policy did wrong, and where."""
+
+    at: int
+    because: str
+
+
 class Weights(NamedTuple):
     """Weights of the mixture at one moment."""
 
@@ -95,7 +102,9 @@ class Weights(NamedTuple):
 class Trace:
     """Takes what came of each stretch of events."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, at_fault: Callable[[str], bool] = lambda _: False) -> None:
+        """`at_fault`: whether a hold with such a reason stands for a fault of the policy."""
+        self._at_fault = at_fault
         self._regression = task is Task.REGRESSION
         self.curve = Curve()
         """Error (0 or 1) or absolute error of what was served to labelled events, in the order of serving."""
@@ -103,6 +112,9 @@ class Trace:
         self.versions: list[Step] = []
         self.weights: list[Weights] = []
         self.holds = 0
+        self.faults = 0
+        """Holds that nobody decided: the policy was at fault."""
+        self.first_fault: Fault | None = None
         self._every = 1
         self._turn = 0
 
@@ -139,7 +151,15 @@ class Trace:
         for version in rare.versions:
             because = str(version.detail.get("because", ""))
             self.versions.append(Step(at, version.number, version.cause, because))
-        self.holds += sum(entry.kind == "hold" for entry in rare.entries)
+        for entry in rare.entries:
+            if entry.kind == "hold":
+                self._hold(str(entry.detail.get("because", "")))
+
+    def _hold(self, because: str) -> None:
+        self.holds += 1
+        if self._at_fault(because):
+            self.faults += 1
+            self.first_fault = self.first_fault or Fault(self.at, because)
 
     def weigh(self, members: Sequence[MemberStanding]) -> None:
         """Remember the weights, now and then."""

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
-from fluvial.backtest.remarks import remarks
 from fluvial.backtest.results import FORMAT, primary
-from fluvial.backtest.table import columns
 from fluvial.cli import find_modules_here
 from fluvial.cli.backtest_feed import Feed, feed_of
-from fluvial.config import Preset, Settings, check_settings, load
+from fluvial.cli.backtest_runs import runs_of
+from fluvial.cli.backtest_usage import refuse_idle
+from fluvial.cli.backtest_view import show
 from fluvial.errors import FluvialError, SettingsError
-from fluvial.policies import make_policy
 from fluvial.types import Task
 
-MOST_RUNS = 32
-POLICY, FACTORY = "policy.name", "policy.factory"
 EPILOG = """\
 examples:
   fluvial backtest fluvial.toml orders.csv
@@ -68,16 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_topic(group: Any) -> None:
     add = group.add_argument
     add("--topic", nargs="?", const="", metavar="NAME", help="the settings' topic, or another one")
-    add(
-        "--from", dest="first", default="earliest", metavar="PLACE", help="offset, time or earliest (default)"
-    )
-    add(
-        "--to",
-        dest="end",
-        default="latest",
-        metavar="PLACE",
-        help="offset or time, itself not included; latest",
-    )
+    add("--from", dest="first", metavar="PLACE", help="offset, time or earliest (default)")
+    add("--to", dest="end", metavar="PLACE", help="offset or time, itself not included; latest (default)")
     add("--partition", type=int, metavar="N", help="only this partition (default: all, by message time)")
 
 
@@ -158,7 +143,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         runs = runs_of(args)
         task = runs[0].settings.schema.label.task
-        gates = [parse_gate(text, task, [r.name for r in runs]) for text in args.gate]
+        gates = [parse_gate(text, task, [r.name for r in runs], args.drift_at) for text in args.gate]
+        refuse_idle(args, runs)
         feed = feed_of(args, runs[0].settings)
     except SettingsError as error:
         print(f"backtest: {error}", file=sys.stderr)
@@ -172,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
         drift_at=args.drift_at,
         drift_within=args.drift_within,
         window=args.window,
+        partitions=len(feed.records.starts),
     )
     try:
         results = _folded(runs, feed, question, console)
@@ -179,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     except (FluvialError, OSError) as error:
         print(f"backtest: {error}", file=sys.stderr)
         return 1
-    return _judge(gates, results, task, args)
+    return max(_idle(results), _judge(gates, results, task, args))
 
 
 def _words(args: argparse.Namespace) -> Sequence[str]:
@@ -188,100 +175,6 @@ def _words(args: argparse.Namespace) -> Sequence[str]:
     if "backtest" in words:
         return words[words.index("backtest") + 1 :]
     return [args.config, *args.files]
-
-
-# ---- runs ---------------------------------------------------------------------------------------------
-
-
-def runs_of(args: argparse.Namespace) -> list[Run]:
-    """Every combination of what was given, each with a name. Raises SettingsError."""
-    axes = _axes(args)
-    models = args.model or [None]
-    combinations = list(itertools.product(models, *axes.values()))
-    if len(combinations) > MOST_RUNS:
-        raise SettingsError(f"{len(combinations)} runs; at most {MOST_RUNS} are compared at a time")
-    runs = []
-    for model, *values in combinations:
-        chosen = dict(zip(axes, values, strict=True))
-        settings = _with_model(_loaded(args.config, chosen), model)
-        runs.append(Run(_name(settings, model if len(models) > 1 else None, axes, chosen), settings))
-    doubled = {r.name for r in runs if sum(r.name == other.name for other in runs) > 1}
-    if doubled:
-        raise SettingsError(f"two runs are {min(doubled)!r}: the same value was given twice")
-    if len({r.settings.schema.label.task for r in runs}) > 1:
-        raise SettingsError("--set: runs of different tasks cannot be compared")
-    return runs
-
-
-def _axes(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Each setting that was given, with its values. Raises SettingsError."""
-    axes: dict[str, list[str]] = {}
-    if args.policy:
-        axes[POLICY] = args.policy
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals or "." not in name:
-            raise SettingsError(f"--set {text}: write SECTION.NAME=VALUE, as policy.restart_every=1000")
-        # TOML wants a digit before the point.
-        value = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", value.strip())
-        axes[name.strip()] = [*axes.get(name.strip(), []), value]
-    if args.label_delay is not None:
-        axes["policy.label_delay"] = [str(args.label_delay)]
-    if POLICY in axes and FACTORY in axes:
-        raise SettingsError(f"--set {FACTORY}: beside a policy's name; write --policy module:Policy")
-    return axes
-
-
-def _loaded(config: str, chosen: Mapping[str, str]) -> Settings:
-    """The settings under what was chosen. A policy that was named is meant, whatever the file says."""
-    policy = chosen.get(POLICY)
-    if policy is None:
-        return load(config, over=chosen)
-    factory = policy if ":" in policy else None
-    settings = load(config, over={n: v for n, v in chosen.items() if n != POLICY or factory is None})
-    # Options that nobody chose are those of the file's own factory.
-    its = factory == settings.policy.factory or any(name.startswith("policy.options") for name in chosen)
-    options = settings.policy.options if factory is not None and its else {}
-    replaced = msgspec.structs.replace(settings.policy, factory=factory, options=options)
-    settings = msgspec.structs.replace(settings, policy=replaced)
-    check_settings(settings)
-    make_policy(replaced)  # a factory that makes none is said before anything is folded
-    return settings
-
-
-def _with_model(settings: Settings, model: str | None) -> Settings:
-    """Another preset or factory; options were those of the one before."""
-    if model is None:
-        return settings
-    if ":" in model:
-        changed = {"preset": None, "factory": model}
-    elif model in get_args(Preset):
-        changed = {"preset": model, "factory": None}
-    else:
-        raise SettingsError(
-            f"--model: {model!r} is not one of {', '.join(get_args(Preset))}, nor module:function"
-        )
-    same = (settings.model.preset, settings.model.factory) == (changed["preset"], changed["factory"])
-    options = settings.model.options if same else {}
-    replaced = msgspec.structs.replace(settings.model, **changed, options=options)
-    settings = msgspec.structs.replace(settings, model=replaced)
-    check_settings(settings)
-    return settings
-
-
-def _name(settings: Settings, model: str | None, axes: dict[str, list[str]], chosen: dict[str, str]) -> str:
-    """The policy, and whatever else differs among the runs."""
-    parts = [model] if model else []
-    parts.append(settings.policy.factory or settings.policy.name)
-    parts += [
-        f"{name.rpartition('.')[2]}={chosen[name]}"
-        for name, values in axes.items()
-        if len(values) > 1 and name not in {POLICY, FACTORY}
-    ]
-    return " ".join(parts)
-
-
-# ---- fold and tell ------------------------------------------------------------------------------------
 
 
 def _folded(runs: Sequence[Run], feed: Feed, question: Question, console: Console) -> list[Result]:
@@ -327,19 +220,17 @@ def _tell(
         }
         print(msgspec.json.encode(answer).decode())
         return
-    head, rows = columns(results, question, task)
-    heading = Text(f"{question.source}: {results[0].events:,} events")
-    table = Table(title=heading, title_justify="left", box=None)
-    for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))  # a name may hold what rich takes for a style
-    out = Console()
-    if not out.is_terminal:
-        out = Console(width=200)
-    out.print(table, highlight=False)
-    for remark in remarks(results, question):
-        out.print(remark, highlight=False, markup=False)
+    show(results, question, task)
+
+
+def _idle(results: Sequence[Result]) -> int:
+    """A run that came to nothing is told like a missed gate: else a pipeline takes it for a good one."""
+    idle = [r for r in results if not (r.learned or r.scored or r.pending)]
+    for each in idle:
+        refused = sum(each.dead.values())
+        why = f"all {refused:,} were refused" if refused else "there was none"
+        print(f"backtest: run {each.name!r}: no event was learned or scored: {why}", file=sys.stderr)
+    return 1 if idle else 0
 
 
 def _judge(gates: Sequence[Gate], results: Sequence[Result], task: Task, args: argparse.Namespace) -> int:

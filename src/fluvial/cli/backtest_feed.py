@@ -54,6 +54,7 @@ class _Files:
 
     def feed(self) -> Feed:
         for path in self._args.files:
+            _refuse_stream(path)
             with _opened(self._args, path) as file:
                 next(self._rows(file), None)  # a wrong column is said before anything is folded
         name = ", ".join(Path(path).name for path in self._args.files)
@@ -140,6 +141,13 @@ def _opened(args: argparse.Namespace, path: str) -> RowFile | ParquetRows:
     return ParquetRows(path) if parquet else RowFile(path, args.format, args.delimiter)
 
 
+def _refuse_stream(path: str) -> None:
+    """A pipe gives its bytes once, and the first rows are tried before each run begins anew."""
+    there = Path(path)
+    if there.exists() and not there.is_file() and not there.is_dir():
+        raise SettingsError(f"{path}: is no regular file, and is read several times: write it to a file")
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -149,7 +157,8 @@ def _size(path: Path) -> int:
 
 def _topic(args: argparse.Namespace, settings: Settings, unit: str | None) -> Feed:
     kafka = msgspec.structs.replace(settings.kafka, topic=args.topic or settings.kafka.topic)
-    stretch = Stretch(kafka, settings.service, args.first, args.end, args.partition)
+    first, end = args.first or "earliest", args.end or "latest"
+    stretch = Stretch(kafka, settings.service, first, end, args.partition)
     if settings.kafka.scope == "partition" and len(stretch.bounds) > 1:
         msg = 'kafka.scope = "partition" has a model a partition: choose one with --partition N'
         raise SettingsError(msg)

@@ -15,6 +15,8 @@ WORDS = 500
 """Characters of a decision's `because`."""
 LIMIT = 16
 """Decisions at once."""
+WRONG = ("raised", "returned")
+"""What a policy does that it may not: how each fault begins."""
 
 
 def find(factory: str, options: Mapping[str, Any]) -> Own:
@@ -58,6 +60,10 @@ class Own:
         if wrong:
             return (Decision(action=Action.HOLD, because=f"policy {self.name} {wrong}"[:500]),)
         return tuple(decisions)
+
+    def at_fault(self, because: str) -> bool:
+        """Whether a hold with this reason was none of the policy's, but stands for what it did wrong."""
+        return because.startswith(tuple(f"policy {self.name} {wrong} " for wrong in WRONG))
 
     def _number(self, name: str, most: int, default: int = 0, least: int = 0) -> int:
         value = getattr(self.policy, name, default)
