@@ -355,8 +355,9 @@ def test_a_retired_model_that_raises_does_not_come_back(monkeypatch):
     learner, events = recalling()
     whole = Learner._troupe
     monkeypatch.setattr(Learner, "_troupe", troupe)
-    told = [e.kind for o in learner.steps(events) if o.rare for e in o.rare.entries]
-    assert "not-recalled" in told
+    told = {e.kind: e.detail for o in learner.steps(events) if o.rare for e in o.rare.entries}
+    assert told["not-recalled"]["retired"] == {}
+    assert "ZeroDivisionError" in told["not-recalled"]["raised"]["1"]
     assert [v.cause for v in learner.lineage.versions] == ["genesis", "reset", "reset"]
 
 

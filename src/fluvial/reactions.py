@@ -5,7 +5,6 @@ The other half of the learner: `learner.py` has the step. Pure as it is.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -304,11 +303,13 @@ class Reactions:
             rows = rows[:-1]
         present = self.memory.losses(asked)[: len(rows)]
         fresh = self._troupe({})
-        losses = self._auditions(rows, event)
+        losses, raised = self._auditions(rows, event)
         usual = self._audition(fresh, rows, event)
         chosen, means = best_retired(losses, present, usual, RECALL_EVIDENCE)
         told_of = {str(number): round(mean, 4) for number, mean in means.items()}
         compared = {"events": len(rows), "present": _mean(present), "fresh": _mean(usual), "retired": told_of}
+        if raised:
+            compared["raised"] = raised
         if chosen is None:
             note.entries.append(self._entry("not-recalled", event, compared))
             self._renew(event, _instead(decision), note)
@@ -352,13 +353,18 @@ class Reactions:
         since = decision.signal.since if decision.signal is not None else self.events - LOOK_BACK
         return self.events - max(since, self._fresh_at)
 
-    def _auditions(self, rows: Sequence[Learned], event: Event) -> dict[int, list[float]]:
-        """Losses of each retired model on these rows, less those that raise: they do not come back."""
+    def _auditions(
+        self, rows: Sequence[Learned], event: Event
+    ) -> tuple[dict[int, list[float]], dict[str, str]]:
+        """Losses of each retired model on these rows; what others raised, which do not come back."""
         losses: dict[int, list[float]] = {}
+        raised: dict[str, str] = {}
         for number, blob in self._stock:
-            with contextlib.suppress(ModelError):
+            try:
                 losses[number] = self._audition(self._troupe(self.spec.load(blob)), rows, event)
-        return losses
+            except ModelError as error:
+                raised[str(number)] = error.detail
+        return losses, raised
 
     def _troupe(self, models: Mapping[str, Any]) -> Mixture:
         """A mixture of its own of these models by lane; of a blank where there is none."""
