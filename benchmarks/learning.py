@@ -7,7 +7,7 @@ at each true drift, which nobody can have). A row's *gap* is how many errors the
 wins back, pooled over rows. Rows with a gap of under 50 errors a drift are left out of the share, and
 counted: a share of next to nothing says nothing.
 
-    python benchmarks/learning.py                        everything (some three hours on two cores)
+    python benchmarks/learning.py                        everything (hours)
     python benchmarks/learning.py --seeds 101 --models tree --streams sine,agrawal
     python benchmarks/learning.py --policies reset,reweight --resume     what the file's rows do not have yet
     python benchmarks/learning.py --every 5450 --json elsewhere.json     changes off the grid of the restarts

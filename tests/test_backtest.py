@@ -150,6 +150,7 @@ def test_why_an_event_was_refused_is_told(capsys, tmp_path, config, drifting):
     (run,) = as_json(capsys, config, path)["runs"]
     message = run["dead_first"]["schema"].pop("message")
     assert run["dead_first"] == {"schema": {"partition": 0, "offset": 300}}
+    assert "features" in message, "which the event has not"
     _, out, _ = said(capsys, config, path, "--report", page)
     remark = f"refused: 2 schema, the first at offset 300: {message}"
     assert f"\n{remark}\n" in out
