@@ -36,7 +36,7 @@ from fluvial.cli.backtest_view import fitted, width_of
 from fluvial.errors import SettingsError
 from fluvial.types import Task
 from support import fold
-from support.parts import missing
+from support.parts import arrow
 from support.service import toml
 from test_backtest_live import arguments, backtested
 
@@ -106,12 +106,9 @@ def test_every_kind_of_file_is_the_same_log(tmp_path, config, csv_file, drifting
 
 
 def test_parquet_is_the_same_log(tmp_path, config, csv_file):
-    try:
-        from pyarrow import csv, parquet
-    except ModuleNotFoundError:
-        missing("pyarrow is not here")
+    pa = arrow()
     path = tmp_path / "rows.parquet"
-    parquet.write_table(csv.read_csv(csv_file), path)
+    pa.parquet.write_table(pa.csv.read_csv(csv_file), path)
     fold.assert_same_fold(backtested(config, path).learner, backtested(config, csv_file).learner)
     assert feed_of(arguments(config, path), backtested(config, csv_file).run.settings)
 
@@ -142,6 +139,8 @@ def test_what_breaks_the_schema_is_counted_by_reason_and_left_out(capsys, tmp_pa
     assert (run["events"], run["learned"]) == (3_000, 2_997)
     _, out, _ = said(capsys, config, path)
     assert re.search(r"\nrefused: .*1 malformed, the first at offset 5: .+", out)
+    (remark,) = as_json(capsys, config, path)["remarks"]
+    assert f"\n{remark}\n" in out, "scripts are told what people are"
 
 
 def test_why_an_event_was_refused_is_told(capsys, tmp_path, config, drifting):
@@ -379,6 +378,23 @@ def test_policies_of_the_users_own_are_compared_with_others(tmp_path, drifting):
 )
 def test_wrong_use_is_status_2_with_the_reason(capsys, config, csv_file, words, says):
     status, out, err = said(capsys, config, csv_file, *words)
+    assert (status, out) == (2, "")
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--label", "down", "--types", "a=number"], "--label, --types: of files"),
+        (["--format", "csv"], "--format: of files"),
+        (["--delimiter", ";"], "--delimiter: of files"),
+        (["--time", "t", "--time-unit", "ms"], "--time, --time-unit: of files"),
+        (["--key", "k", "--id", "i", "--features", ""], "--key, --id: of files"),
+        (["--features", "a,b"], "--features: of files"),
+    ],
+)
+def test_what_is_said_of_columns_is_refused_beside_a_topic(capsys, config, words, says):
+    status, out, err = said(capsys, config, "--topic", *words)
     assert (status, out) == (2, "")
     assert says in err
 

@@ -13,7 +13,8 @@ import tomllib
 
 import pytest
 
-from fluvial.cli import COMMANDS
+from fluvial.cli import COMMANDS, score, status
+from fluvial.types import Score
 from support.redis_server import RedisServer, free_port
 
 FLUVIAL = [sys.executable, "-c", "import sys; from fluvial.cli import main; sys.exit(main())"]
@@ -73,6 +74,26 @@ print("river" in sys.modules, file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"
     assert done.stdout.startswith(f"usage: fluvial {command}".strip())
+
+
+ODD = "[vip]a[/b] \x1b[2J"
+SHOWN = r"[vip]a[/b] \x1b[2J"
+
+
+def test_what_others_wrote_is_shown_as_it_is_and_never_obeyed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    shard = {"shard": "all", "active": ODD, "paused": ODD, "asked": None, "checkpoint": None, "lag": ODD}
+    entry = {"at": 0.0, "kind": "breaker", "partition": 0, "offset": 1, "detail": {"because": ODD}}
+    status._show({"service": "s", "scope": "topic", "shards": [shard], "journal": [entry]})
+    told = capsys.readouterr().out
+    assert told.count(SHOWN) == 3
+    assert "[vip]a[/b]" in told.splitlines()[-1]
+    made = Score(ODD, version=1, shard="all", partition=0, offset=1, event_time=0.0, made_at=0.0)
+    score._show([ODD, ODD + "?"], {ODD: made})
+    told = capsys.readouterr()
+    assert told.out.count(SHOWN) == 2
+    assert told.err.startswith(f"{SHOWN}?: no score")
+    assert "\x1b" not in told.out + told.err
 
 
 @pytest.mark.parametrize("command", [["check"], ["run"], ["status"], ["score", "a", "--config"]])

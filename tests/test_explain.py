@@ -1,5 +1,7 @@
 """`fluvial explain`: sums that add up, paths that are the tree's, and a state that stays as it was."""
 
+import argparse
+import codecs
 import io
 import itertools
 import json
@@ -7,12 +9,14 @@ import math
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from river import linear_model, optim, preprocessing, stats
 
 from fluvial.cli import main
+from fluvial.codec import Codec
 from fluvial.config import PolicySettings
 from fluvial.config.settings import RungSettings
 from fluvial.errors import SettingsError
@@ -330,6 +334,18 @@ def test_status_says_the_same_of_what_moved_also_where_the_journal_has_null():
     said = "predictions probability of True (spread) - -> 0.5, since event 8; also other"
     assert _summary("drift", detail) == said
     assert _summary("drift", detail | {"plane": "error", "moved": []}) == "error - -> 0.5, since event 8"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_event(tmp_path):
+    from fluvial.cli.explain import _events
+
+    log = fold.drifting(10)
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + b"\n".join(log.values))
+    asked = argparse.Namespace(event=None, file=str(path))
+    settings = fold.settings(log, {"preset": "linear"})
+    state = SimpleNamespace(codec=Codec(settings.schema))
+    assert len([*_events(settings, state, asked, None)]) == 10
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])

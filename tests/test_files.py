@@ -1,11 +1,16 @@
 """Files as rows: header, quotes, compression, and what is said about a broken one."""
 
 import gzip
+from datetime import timedelta
 
 import pytest
 
 from fluvial.adapters.files import RowFile, guess_format, nearest
+from fluvial.adapters.parquet import rows_of
 from fluvial.errors import SettingsError
+from support.parts import arrow
+
+NAIVE = "2023-11-14T22:13:20.123456"
 
 
 def put(path, data):
@@ -116,3 +121,29 @@ def test_nearest():
     assert nearest("lable", ("label", "id")) == "; did you mean 'label'?"
     assert nearest("zzz", ("label", "id")) == "; there are label, id"
     assert nearest("zzz", ()) == ""
+
+
+def test_the_times_of_pandas_come_in_microseconds(tmp_path):
+    """It writes nanoseconds, which Python has not."""
+    pa = arrow()
+    at = 1_700_000_000_123_456_789
+    kinds = (pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.duration("ns"), pa.timestamp("us"))
+    columns = [pa.array([at, None], kind) for kind in kinds[:3]] + [pa.array([at // 1_000], kinds[3])]
+    for column, said in zip(
+        columns, (NAIVE, f"{NAIVE}+00:00", timedelta(microseconds=at // 1_000), NAIVE), strict=True
+    ):
+        pa.parquet.write_table(pa.table({"t": column}), tmp_path / "t.parquet")
+        with rows_of(tmp_path / "t.parquet") as file:
+            assert [*file.cells()] == [[said], [None]][: len(column)]
+
+
+def test_a_value_that_python_cannot_have_is_said_with_its_file(tmp_path):
+    pa = arrow()
+    pa.parquet.write_table(
+        pa.table({"t": pa.array([[1]], pa.list_(pa.timestamp("ns")))}), tmp_path / "t.parquet"
+    )
+    with (
+        rows_of(tmp_path / "t.parquet") as file,
+        pytest.raises(SettingsError, match=r"t.parquet: after row 0: Nano"),
+    ):
+        [*file.cells()]

@@ -17,6 +17,7 @@ from fluvial.config import load, parse
 from fluvial.config.loading import known_paths
 from fluvial.schema import FeatureSpec, LabelSpec
 from fluvial.types import Task
+from support.parts import arrow
 
 MEANT_AS_EXAMPLE = "an example, not a default"
 NOT_SHOWN = {
@@ -171,11 +172,38 @@ def test_whole_labels_with_a_point_are_no_classes_of_json_lines_which_is_said(tm
     assert Codec(schema).decode(data.read_bytes().splitlines()[1], None, 0, 0, 0).y == 1.0
 
 
-@pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
-def test_what_is_no_text_is_said(tmp_path, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x.parquet", "arquet"), ("x.csv", "not UTF-8"), ("x.jsonl", "object 1 cannot"), ("x", "--format csv")],
+)
+def test_what_is_no_text_is_said(tmp_path, capsys, name, said):
     (tmp_path / name).write_bytes(b"PAR1\x15\x04\xff\xfe")
     assert command(tmp_path / "f.toml", "--from", tmp_path / name) == 1
-    assert "init guesses from CSV and JSON lines" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "f.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "between", "words"),
+    [("d.tsv", "\t", ()), ("d.csv", ";", ("--delimiter", ";")), ("d.dat", ",", ("--format", "csv"))],
+)
+def test_cells_are_parted_as_produce_and_backtest_part_them(tmp_path, name, between, words):
+    data = tmp_path / name
+    data.write_text(CSV.replace(",", between))
+    assert command(tmp_path / "f.toml", "--from", data, "--label", "down", *words) == 0
+    assert load(tmp_path / "f.toml", {}).schema.names == ("amount", "country", "vip", "note")
+
+
+def test_a_schema_guessed_from_parquet_is_that_of_the_same_csv(tmp_path):
+    pa = arrow()
+    (tmp_path / "d.csv").write_text(CSV)
+    table = pa.csv.read_csv(tmp_path / "d.csv")
+    tags = pa.array([[1, 2]] * len(table))
+    pa.parquet.write_table(table.append_column("tags", tags), tmp_path / "d.parquet")
+    for name in ("d.csv", "d.parquet"):
+        assert command(tmp_path / f"{name}.toml", "--from", tmp_path / name, "--label", "down") == 0
+    guessed = [load(tmp_path / f"{name}.toml", {}).schema for name in ("d.csv", "d.parquet")]
+    assert guessed[0] == guessed[1], "of a column of lists no feature can be made"
 
 
 def test_a_schema_guessed_from_json_lines_takes_those_lines(tmp_path):
@@ -202,7 +230,8 @@ def test_a_schema_guessed_from_json_lines_takes_those_lines(tmp_path):
         ("a,b\n1,2\n", "no column 'label'"),
         ("a,label\n1,x\n2,x\n", "1 classes"),
         ("a,label\n1,x\n2,3\n", "2 types"),
-        ("", "no column"),
+        ("", "no header line"),
+        ("a,label\n1,x\n2\n", "row 3 has 1 cells"),
         ("a,down\n1,x\n", "its columns: a, down"),
     ],
 )

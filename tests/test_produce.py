@@ -24,6 +24,7 @@ from fluvial.errors import BadEvent, SettingsError
 from fluvial.schema import LabelSpec
 from fluvial.types import Task
 from support.kafka_broker import create_topic, read_topic, unique_topic
+from support.parts import arrow
 
 CSV = b"when,user,a,b,c,y\n2024-01-01T00:00:00Z,u1,1,2.5,x,true\n2024-01-01T00:00:01Z,u2,,1e3,,false\n"
 
@@ -103,6 +104,16 @@ def test_all_other_columns_are_features_and_empty_cells_are_absent(rows):
         ),
         ({"key": "u2", "time": 1_704_067_201.0, "label": False, "features": {"b": 1_000.0}}, "u2"),
     ]
+
+
+def test_rows_of_parquet_are_sent_as_those_of_the_same_csv(tmp_path, rows, send):
+    pa = arrow()
+    pa.parquet.write_table(pa.csv.read_csv(rows), tmp_path / "rows.parquet")
+    for path in (rows, tmp_path / "rows.parquet"):
+        assert send(path, "--key", "user", "--time", "when", "--label", "y", "--partition-by", "0") == 0
+    sent = events(send)
+    assert sent[:2] == sent[2:]
+    assert sent[0]["time"] == 1_704_067_200.0
 
 
 def test_named_features_and_types(rows):

@@ -15,7 +15,7 @@ from fluvial.config import ScoreSettings, Secret, VersionSettings
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
 from fluvial.types import Entry, Reply, Rollback
 from support.parts import missing
-from support.redis_server import RedisServer, free_port
+from support.redis_server import BINARY, RedisServer, free_port
 from support.stores import SHARD, RedisBench, score
 from support.tcp_proxy import TcpProxy
 
@@ -597,7 +597,7 @@ def test_a_sentinels_master(fresh_redis, tmp_path):
     conf = tmp_path / "sentinel.conf"
     conf.write_text(f"port {port}\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {fresh_redis.port} 1\n")
     process = subprocess.Popen(
-        ["redis-server", str(conf), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [BINARY, str(conf), "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         bench = RedisBench(

@@ -19,7 +19,7 @@ from fluvial.keys import Keys
 from support import fold
 from support.kafka_broker import JAVA, create_topic, kafka_jars, properties, wait_for
 from support.parts import missing
-from support.redis_server import BINARY, RedisServer, free_port
+from support.redis_server import RedisServer, free_port, need_redis
 from support.service import KEY, TESTS, toml
 from support.tcp_proxy import TcpProxy
 
@@ -223,8 +223,7 @@ class World:
     """
 
     def __init__(self, options, schema, factory, sections=None, topic=None):
-        if shutil.which(BINARY) is None:
-            missing(f"chaos needs a {BINARY} of its own")
+        need_redis()
         self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="fluvial-chaos-"))
         self.launch = launch_of(options)

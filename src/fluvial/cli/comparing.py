@@ -16,6 +16,7 @@ from rich.table import Table
 from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaSource
 from fluvial.adapters.kafka.stretch import Bounds, read_partition
+from fluvial.adapters.parquet import rows_of
 from fluvial.cli import find_modules_here
 from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
@@ -167,8 +168,8 @@ def _records(book: Book, args: argparse.Namespace) -> Iterator[Record]:
 
 
 def _of_file(book: Book, args: argparse.Namespace) -> Iterator[Record]:
-    with RowFile(args.file) as file:
-        if file.format == "json":
+    with rows_of(args.file) as file:
+        if isinstance(file, RowFile) and file.format == "json":
             values: Iterator[bytes] = file.lines()
         else:
             encode = compile_mapping(Mapping(schema=book.settings.schema, label=args.label), file)

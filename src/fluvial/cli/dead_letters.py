@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from fluvial.adapters.kafka import Letter
 from fluvial.cli import redrive
 from fluvial.cli.letter_reading import Box, Choice, add_filters, counted, readable, when
+from fluvial.cli.plain import cell
 from fluvial.errors import SettingsError, StoreError
 
 SHOWN_BYTES = 20_000
@@ -105,7 +105,7 @@ def _table(letters: Sequence[Letter], redriven: Collection[str] | None) -> Table
             f"{letter.size:,}",
             ", ".join(marks),
         )
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
@@ -172,7 +172,7 @@ def _print(letter: Letter, redriven: Collection[str] | None) -> None:
             ("truncated", f"only {len(letter.value or b''):,} are here; SHA-256 of all {letter.sha256}")
         )
     for name, value in rows:
-        facts.add_row(name, Text(value, overflow="fold"))
+        facts.add_row(name, cell(value))
     Console().print(facts)
     print()
     print(readable(letter.value, SHOWN_BYTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def _events(
         yield _decode(state, args.event.encode(), "--event")
     else:
         try:
-            lines = Path(args.file).read_bytes().splitlines()
+            lines = Path(args.file).read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
         except OSError as error:
             raise SettingsError(f"--file: {args.file} cannot be read: {error.strerror}") from error
         if not any(line.strip() for line in lines):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from fluvial.adapters.files import RowFile
+from fluvial.adapters.parquet import ParquetRows
+from fluvial.errors import SettingsError
 from fluvial.schema import usable_name
 
 JsonPath = tuple[str, ...]
@@ -18,34 +18,20 @@ JsonPath = tuple[str, ...]
 ROWS = 1_000
 MAX_LABELS = 50
 """More distinct whole numbers than this are taken for a quantity, not for classes."""
+SCALARS = (str, int, float)
+"""What a column of Parquet may hold that a feature can be made of."""
 MAX_VALUES = 20
 """More distinct strings than this are not listed as a category's set."""
 
-ENCODING = "utf-8-sig"
-"""Excel begins with a byte order mark, which is no part of the first column's name."""
-READS = "init guesses from CSV and JSON lines, plain or gzipped; save some rows as one of them"
 
+def guess_schema(file: RowFile | ParquetRows, label: str) -> str:
+    """The `[schema]` tables as TOML, from an open file. JSON paths of columns are those of `fluvial produce`.
 
-class GuessError(Exception):
-    """The file does not show a schema; the message says why."""
-
-
-def guess_schema(path: Path, label: str) -> str:
-    """The `[schema]` tables as TOML. JSON paths of a CSV are those that `fluvial produce` writes.
-
-    `label` is the column's name, dotted when nested. Raises GuessError.
+    `label` is the column's name, dotted when nested. Raises SettingsError.
     """
-    if path.suffix.lower() in {".parquet", ".pq"}:
-        raise GuessError(f"{path}: {READS}")
-    try:
-        with _open(path) as file:
-            lines = path.name.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))
-            rows = list(itertools.islice(_json_rows(file) if lines else _csv_rows(file, label), ROWS))
-    except UnicodeDecodeError:
-        raise GuessError(f"{path} is not UTF-8: {READS}") from None
-    except (OSError, EOFError, csv.Error, ValueError) as error:
-        msg = f"{path} cannot be read as rows: {error}"
-        raise GuessError(msg) from None
+    lines = file.format == "json"
+    found = _flattened(file) if isinstance(file, RowFile) and lines else _cells(file, label)
+    rows = list(itertools.islice(found, ROWS))
     columns: dict[JsonPath, list[Any]] = {}
     for row in rows:
         for column, value in row.items():
@@ -54,42 +40,29 @@ def guess_schema(path: Path, label: str) -> str:
     if where is None:
         shown = (".".join(column) if lines else column[-1] for column in columns)
         names = ", ".join(itertools.islice(shown, 20)) or "none"
-        msg = f"{path} has no column {label!r} (--label names it); its columns: {names}"
-        raise GuessError(msg)
+        msg = f"{file.path} has no column {label!r} (--label names it); its columns: {names}"
+        raise SettingsError(msg)
     said = _label(columns.pop(where), where, in_cells=not lines)
     features = "\n".join(filter(None, (_feature(c, values, len(rows)) for c, values in columns.items())))
     return (
-        f"[schema]                        # guessed from {toml(path.name)}: read it before you use it\n"
+        f"[schema]                        # guessed from {toml(file.path.name)}: read it before you use it\n"
         f'unknown = "ignore"              # other fields may come\n\n'
         f"[schema.features]\n{features}\n\n[schema.label]\n{said}\n\n"
     )
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=ENCODING, newline="")
-    return path.open(encoding=ENCODING, newline="")
-
-
-def _csv_rows(file: TextIO, label: str) -> Iterator[dict[JsonPath, Any]]:
+def _cells(file: RowFile | ParquetRows, label: str) -> Iterator[dict[JsonPath, Any]]:
     """Rows with numbers as numbers; an empty cell is absent."""
-    for row in csv.DictReader(file):
-        yield {
-            ("label",) if name == label else ("features", name): _scalar(text)
-            for name, text in row.items()
-            if name and isinstance(text, str) and text
-        }
+    paths = [("label",) if name == label else ("features", name) for name in file.columns]
+    for row in file.cells():
+        named = zip(paths, row, strict=True)
+        there = ((path, cell) for path, cell in named if isinstance(cell, SCALARS) and cell != "")
+        yield {path: _scalar(cell) for path, cell in there if path[-1]}
 
 
-def _json_rows(file: TextIO) -> Iterator[dict[JsonPath, Any]]:
-    """Objects, nested ones flattened."""
-    for line in file:
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                msg = "a line is not a JSON object"
-                raise ValueError(msg)
-            yield dict(_flat(row, ()))
+def _flattened(file: RowFile) -> Iterator[dict[JsonPath, Any]]:
+    for row in file.objects():
+        yield dict(_flat(row, ()))
 
 
 def _flat(row: Mapping[str, Any], path: JsonPath) -> Iterator[tuple[JsonPath, Any]]:
@@ -100,7 +73,9 @@ def _flat(row: Mapping[str, Any], path: JsonPath) -> Iterator[tuple[JsonPath, An
             yield (*path, name), value
 
 
-def _scalar(text: str) -> Any:
+def _scalar(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text  # Parquet has numbers
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
     try:
@@ -158,7 +133,7 @@ def _label(values: list[Any], where: JsonPath, *, in_cells: bool) -> str:
         entry = {"type": "regression", "path": path}
     elif len(kinds) != 1 or len(found) < 2:
         msg = f"the label has {len(found)} classes of {len(kinds)} types; name another column with --label"
-        raise GuessError(msg)
+        raise SettingsError(msg)
     elif len(found) == 2:
         entry["type"] = "binary"
     lines = [f"{name} = {toml(value)}" for name, value in entry.items()]

@@ -10,7 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-from fluvial.cli.guessing import GuessError, guess_schema, toml
+from fluvial.adapters.parquet import rows_of
+from fluvial.cli.guessing import guess_schema, toml
+from fluvial.cli.mapping import delimiter
 from fluvial.config import Preset, parse
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
@@ -30,7 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", default="auto", choices=get_args(Preset), help="the model (default %(default)s)"
     )
     parser.add_argument(
-        "--from", dest="sample", metavar="DATA", help="guess the schema from a CSV or JSON-lines file"
+        "--from",
+        dest="sample",
+        metavar="DATA",
+        help="guess the schema from a CSV, JSON-lines or Parquet file",
+    )
+    parser.add_argument(
+        "--format", choices=("csv", "json", "parquet"), help="with --from: what it is (default: by its name)"
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=delimiter,
+        default="",
+        metavar="C",
+        help="with --from: between the cells (default: comma; tab for .tsv)",
     )
     parser.add_argument(
         "--label", default="label", help="with --from: the label's column (default %(default)s)"
@@ -43,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if not valid_name(args.service):
         return _refuse(f"{args.service!r} is no service name: letters, digits, '.', '_', '-', at most 64")
     try:
-        schema = None if args.sample is None else guess_schema(Path(args.sample), args.label)
-    except GuessError as error:
+        schema = None if args.sample is None else _guessed(args)
+    except SettingsError as error:
         return _refuse(str(error))
     text = start_text(args.service, args.topic, args.bootstrap_servers, args.preset, schema)
     try:
@@ -62,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {path}\nnext: describe your events under [schema] in it, then")
     print(f"  fluvial check {path}    # the settings, the model, Kafka and Redis\n  fluvial run {path}")
     return 0
+
+
+def _guessed(args: argparse.Namespace) -> str:
+    with rows_of(args.sample, args.format, args.delimiter) as file:
+        return guess_schema(file, args.label)
 
 
 def start_text(service: str, topic: str, servers: str, preset: str, schema: str | None = None) -> str:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fluvial.adapters.kafka import KafkaLetters, Letter, Seen
 from fluvial.adapters.redis import RedisStore
+from fluvial.cli.plain import printable
 from fluvial.config import Settings, load
 from fluvial.errors import Reason, SettingsError
 from fluvial.keys import Keys
@@ -177,8 +178,7 @@ def readable(value: bytes | None, limit: int | None = None) -> str:
     """Bytes for a terminal: text where it is text; nothing in it can move the cursor."""
     if value is None:
         return "(none)"
-    text = value[:limit].decode("utf-8", "backslashreplace")
-    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    safe = printable(value[:limit].decode("utf-8", "backslashreplace"))
     return safe if limit is None or len(value) <= limit else f"{safe} … ({len(value):,} bytes)"
 
 

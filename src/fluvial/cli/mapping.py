@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any, Protocol, cast, get_args
 
 import msgspec
 
-from fluvial.adapters.files import nearest
+from fluvial.adapters.files import fault_of_delimiter, nearest
 from fluvial.errors import SettingsError
 from fluvial.schema import FeatureType, LabelSpec, Path, Schema
 from fluvial.types import Task
@@ -39,6 +40,13 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     def maps(self) -> bool:
         """Whether anything beside the message key was said, so that JSON lines are built anew."""
         return any(part is not None for part in (self.id, self.time, self.label, self.features))
+
+
+def delimiter(text: str) -> str:
+    """For argparse, to which a wrong one is wrong usage; empty is the default."""
+    if text and (wrong := fault_of_delimiter(text)):
+        raise argparse.ArgumentTypeError(wrong)
+    return text
 
 
 def parse_types(text: str) -> dict[str, FeatureType]:

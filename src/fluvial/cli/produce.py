@@ -13,9 +13,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fluvial.adapters.files import RowFile, fault_of_delimiter
+from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaProducer
-from fluvial.cli.mapping import Mapping, compile_mapping, json_key, parse_types
+from fluvial.adapters.parquet import ParquetRows, rows_of
+from fluvial.cli.mapping import Mapping, compile_mapping, delimiter, json_key, parse_types
 from fluvial.cli.stopping import Stop
 from fluvial.config import KafkaSettings, Settings, load
 from fluvial.errors import FluvialError, SettingsError, SourceUnavailable
@@ -34,17 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
     parser.description = (
-        "Write the rows of a CSV or JSON-lines file (.gz too) to a topic. CSV columns become the event's "
-        "features; lines of JSON go as they are unless --label, --features, --time or --id map them."
+        "Write the rows of a CSV, JSON-lines or Parquet file to a topic. Columns become the "
+        "event's features; lines of JSON go as they are unless --label, --features, --time or --id map them."
     )
-    add("file", help="CSV (with a header) or JSON lines; plain or gzipped")
+    add("file", help="CSV (with a header) or JSON lines, plain or gzipped; Parquet")
     add(
         "--config", metavar="TOML", help="take servers, topic and the events' shape from a service's settings"
     )
     add("--bootstrap-servers", metavar="HOST:PORT", help="Kafka (default: the settings')")
     add("--topic", help="topic to write to (default: the settings')")
     add("--create-topic", type=_count, metavar="N", help="create it with N partitions when it is missing")
-    add("--format", choices=("csv", "json"), help="what the file is (default: by its name)")
+    add("--format", choices=("csv", "json", "parquet"), help="what the file is (default: by its name)")
     add(
         "--delimiter",
         type=delimiter,
@@ -72,13 +73,6 @@ def _count(text: str) -> int:
     return value
 
 
-def delimiter(text: str) -> str:
-    """For argparse, to which a wrong one is wrong usage; empty is the default."""
-    if text and (wrong := fault_of_delimiter(text)):
-        raise argparse.ArgumentTypeError(wrong)
-    return text
-
-
 def _rate(text: str) -> float:
     value = float(text)
     if not 0.0 < value < float("inf"):
@@ -92,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings = load(args.config) if args.config else None
         kafka = _kafka(args, settings)
-        with RowFile(args.file, args.format, args.delimiter) as file:
+        with rows_of(args.file, args.format, args.delimiter) as file:
             records = _records(args, settings, file)  # a wrong column is said before anything is sent
             producer = KafkaProducer(kafka)
             partition = _partitions(args, producer)
@@ -117,7 +111,9 @@ def _kafka(args: argparse.Namespace, settings: Settings | None) -> KafkaSettings
     return msgspec.structs.replace(settings.kafka, bootstrap_servers=servers, topic=topic)
 
 
-def _records(args: argparse.Namespace, settings: Settings | None, file: RowFile) -> Iterator[Record]:
+def _records(
+    args: argparse.Namespace, settings: Settings | None, file: RowFile | ParquetRows
+) -> Iterator[Record]:
     """Events of the file, mapped. Raises SettingsError before the first one for a wrong column."""
     mapping = Mapping(
         schema=settings.schema if settings else None,
@@ -130,36 +126,19 @@ def _records(args: argparse.Namespace, settings: Settings | None, file: RowFile)
         types=parse_types(args.types),
     )
     records: Iterator[Record]
-    if file.format == "csv":
+    if isinstance(file, ParquetRows) or file.format == "csv":
         encode = compile_mapping(mapping, file)
         records = map(encode, file.cells())
     elif mapping.maps:
-        names = field_names(file)
+        names = file.field_names()
         encode = compile_mapping(mapping, file, names)
-        records = (encode([row.get(name) for name in names]) for row in objects(file))
+        records = (encode([row.get(name) for name in names]) for row in file.objects())
     elif args.key is not None:
         path = tuple(args.key.split("."))
         records = ((line, json_key(line, path)) for line in file.lines())
     else:
         records = ((line, None) for line in file.lines())
     return itertools.islice(records, args.limit)
-
-
-def field_names(file: RowFile) -> tuple[str, ...]:
-    """Names of the first object's members: the columns of a JSON-lines file."""
-    with RowFile(file.path, "json") as again:
-        return tuple(next(objects(again), {}))
-
-
-def objects(file: RowFile) -> Iterator[dict[str, Any]]:
-    """Decode each line. Raises SettingsError with the number of a broken one."""
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    for number, line in enumerate(file.lines(), 1):
-        try:
-            yield decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            msg = f"{file.path}: object {number} cannot be mapped: {error}"
-            raise SettingsError(msg) from None
 
 
 def _partitions(args: argparse.Namespace, producer: KafkaProducer) -> Callable[[], int]:
@@ -186,7 +165,7 @@ class _Sent(NamedTuple):
 
 def _feed(
     args: argparse.Namespace,
-    file: RowFile,
+    file: RowFile | ParquetRows,
     records: Iterator[Record],
     producer: KafkaProducer,
     partition: Callable[[], int],
@@ -243,7 +222,7 @@ def _summary(producer: KafkaProducer, left: int, seconds: float, *, interrupted:
 class _Display:
     """A progress bar on a terminal, a plain line every few seconds elsewhere; both on stderr."""
 
-    def __init__(self, file: RowFile, limit: int | None) -> None:
+    def __init__(self, file: RowFile | ParquetRows, limit: int | None) -> None:
         self._file = file
         self._limit = limit
         self._progress: Progress | None = None

@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from fluvial.cli.plain import cell, printable
 from fluvial.config import load
 from fluvial.scoring import Scores
 from fluvial.types import Score
@@ -40,10 +41,11 @@ def _show(keys: list[str], found: dict[str, Score]) -> None:
     for key in keys:
         score = found.get(key)
         if score is None:
-            print(f"{key}: no score (never seen, or older than scores.ttl_seconds)", file=sys.stderr)
+            why = "no score (never seen, or older than scores.ttl_seconds)"
+            print(f"{printable(key)}: {why}", file=sys.stderr)
             continue
         chance = max(score.probabilities.values()) if score.probabilities else None
-        table.add_row(
+        cells = (
             key,
             str(score.prediction),
             "" if chance is None else f"{chance:.3f}",
@@ -51,5 +53,6 @@ def _show(keys: list[str], found: dict[str, Score]) -> None:
             f"{time.time() - score.made_at:.1f} s ago",
             f"partition {score.partition}, offset {score.offset}",
         )
+        table.add_row(*map(cell, cells))
     if table.row_count:
         Console().print(table)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fluvial.adapters.kafka import KafkaSource
 from fluvial.adapters.redis import RedisStore
+from fluvial.cli.plain import cell
 from fluvial.cli.signal_words import change, moved_in, moved_words
 from fluvial.config import Settings, load
 from fluvial.errors import SourceError
@@ -125,24 +126,30 @@ def _show(status: Mapping[str, Any]) -> None:
 
 
 def _facts(shard: Mapping[str, Any]) -> Table:
-    checkpoint, facts = shard["checkpoint"], Table.grid(padding=(0, 2))
-    facts.add_row("shard", shard["shard"])
-    facts.add_row("active", shard["active"] or "nobody holds the lease")
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _rows(shard):
+        facts.add_row(name, cell(value))
+    return facts
+
+
+def _rows(shard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    checkpoint = shard["checkpoint"]
+    yield "shard", shard["shard"]
+    yield "active", shard["active"] or "nobody holds the lease"
     if shard["paused"] is not None:
-        facts.add_row("paused", f"until `fluvial resume`: {shard['paused']}")
+        yield "paused", f"until `fluvial resume`: {shard['paused']}"
     if shard["asked"] is not None:
-        facts.add_row("asked", _request(shard["asked"]))
+        yield "asked", _request(shard["asked"])
     if checkpoint is None:
-        facts.add_row("checkpoint", "none yet: has `fluvial run` been started with these settings?")
+        yield "checkpoint", "none yet: has `fluvial run` been started with these settings?"
     else:
         age, size = checkpoint["age_seconds"], checkpoint["size"]
         sequence, epoch = checkpoint["sequence"], checkpoint["epoch"]
-        facts.add_row("checkpoint", f"number {sequence} of epoch {epoch}, {age:.1f} s ago, {size:,} bytes")
-        facts.add_row("model", checkpoint["model_class"])
-        facts.add_row("offsets", _pairs(checkpoint["offsets"]))
+        yield "checkpoint", f"number {sequence} of epoch {epoch}, {age:.1f} s ago, {size:,} bytes"
+        yield "model", checkpoint["model_class"]
+        yield "offsets", _pairs(checkpoint["offsets"])
     if shard["lag"] is not None:
-        facts.add_row("behind it", _pairs(shard["lag"]) if isinstance(shard["lag"], dict) else shard["lag"])
-    return facts
+        yield "behind it", _pairs(shard["lag"]) if isinstance(shard["lag"], dict) else shard["lag"]
 
 
 def _request(asked: Mapping[str, Any]) -> str:
@@ -161,7 +168,7 @@ def _journal(entries: Sequence[Mapping[str, Any]]) -> Table:
         when = datetime.fromtimestamp(float(entry["at"]), UTC).strftime("%Y-%m-%d %H:%M:%S")
         where = "" if entry.get("offset") is None else f"{entry['partition']}:{entry['offset']}"
         detail = entry.get("detail") or {}
-        table.add_row(when, str(entry["kind"]), where, _summary(str(entry["kind"]), detail))
+        table.add_row(when, *map(cell, (str(entry["kind"]), where, _summary(str(entry["kind"]), detail))))
     return table
 
 

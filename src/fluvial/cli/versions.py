@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from fluvial.cli.plain import cell
 from fluvial.cli.version_reading import Book
 from fluvial.errors import CheckpointError, SettingsError
 from fluvial.types import Reply, Rollback
@@ -81,7 +81,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     add("a", type=int, metavar="A", help="a version")
     add("b", type=int, metavar="B", help="another one")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--file", metavar="F", help="events: CSV or JSON lines, plain or gzipped")
+    source.add_argument("--file", metavar="F", help="events: CSV, JSON lines or Parquet")
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
     source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
     add("--partition", type=int, default=0, metavar="P", help="of the topic (default %(default)s)")
@@ -135,7 +135,7 @@ def _list(book: Book, args: argparse.Namespace) -> int:
             f"{version['size']:,} bytes" if version["kept_since"] is not None else "",
             ", ".join(filter(None, ["pinned" if version["pinned"] else "", version["note"] or ""])),
         )
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        table.add_row(*map(cell, cells))
     Console().print(table)
     print("* answers now", file=sys.stderr)
     return 0
@@ -178,7 +178,7 @@ def _show(book: Book, args: argparse.Namespace) -> int:
     if version["refused"]:
         rows.append(("refused", version["refused"]))
     for name, value in rows:
-        facts.add_row(name, Text(value, overflow="fold"))
+        facts.add_row(name, cell(value))
     Console().print(facts)
     return 0
 
