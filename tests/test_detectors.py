@@ -121,6 +121,40 @@ def test_a_detector_that_is_not_there_is_a_fault_of_the_settings_and_of_no_check
         spec_of(wrong)
 
 
+@pytest.mark.parametrize("error", [KeyError("no"), OSError("no"), SyntaxError("no"), RecursionError()])
+def test_whatever_a_detector_of_ones_own_raises_is_said_as_a_fault_of_it(monkeypatch, error):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(f"{OWN.replace(':', '.')}.__init__", failing)
+    with pytest.raises(SettingsError, match=r"^drift\.detector: .* cannot be made"):
+        named(OWN)
+    monkeypatch.undo()
+    monitor = named(OWN)
+    monkeypatch.setattr(f"{OWN.replace(':', '.')}.update", failing)
+    with pytest.raises(SettingsError, match=r"^drift\.detector: .* raised .* at loss 0\.5: mend it"):
+        feed(monitor, [0.5] * CLOCK)
+
+
+def test_one_of_ones_own_begins_anew_once_it_fired():
+    """River's do so by themselves; else it would go on firing at each block."""
+    monitor = named(OWN)
+    before = monitor._detector
+    found = feed(monitor, losses_at([0.1, 0.6], 1_600, 3))
+    assert any(s.kind is SignalKind.DRIFT for s in found)
+    assert monitor._detector is not before
+
+
+def test_other_options_take_effect_at_once():
+    deaf = named("PageHinkley", threshold=1e9)
+    feed(deaf, losses_at([0.1], 1_600, 3))
+    chosen = DriftSettings(detector="PageHinkley", options={"threshold": 10.0})
+    again = error_monitor(Task.BINARY, chosen, deaf.state())
+    assert again._detector.threshold == 10.0
+    same = DriftSettings(detector="PageHinkley", options={"threshold": 1e9})
+    assert error_monitor(Task.BINARY, same, deaf.state())._detector is deaf._detector
+
+
 def test_regression_takes_no_detector_of_right_and_wrong():
     with pytest.raises(SettingsError, match="HDDM_A reads right and wrong only"):
         settings(numbers(10), {"preset": "linear"}, drift={"detector": "HDDM_A"})

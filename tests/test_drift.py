@@ -1,6 +1,7 @@
 """The error plane: only a rise is a drift, dated back to when it began."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -198,3 +199,104 @@ def test_dating_against_a_plain_search():
 def test_dating_without_a_rise(losses, expected):
     found = events_since_change(losses)
     assert found == expected if expected is not None else LEAST <= found <= len(losses)
+
+
+# --- the loss of a number -----------------------------------------------------------------------------
+
+
+def learning(n, seed, floor=0.1, begin=3.0, pace=300.0):
+    """Errors of a model that learns from `begin` down to `floor`, and then stays as it is."""
+    rng = random.Random(seed)
+    return [abs(rng.gauss(0.0, floor + begin * math.exp(-k / pace))) for k in range(n)]
+
+
+def blocks_of_errors(errors):
+    """As the fold does it: a loss at a time, looked at in blocks."""
+    monitor, signals, ring = ErrorMonitor(Task.REGRESSION, DriftSettings()), [], []
+    for n, error in enumerate(errors, 1):
+        ring.append(monitor.loss(error, 0.0))
+        if n % CLOCK == 0:
+            signals += monitor.update(ring[-CLOCK:], n, ring[-2_000:].copy)
+    return monitor, signals
+
+
+def drifts(signals):
+    return [s for s in signals if s.kind is SignalKind.DRIFT]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("pace", [30.0, 300.0, 3_000.0])
+def test_a_model_that_stops_getting_better_is_no_drift(seed, pace):
+    _, signals = blocks_of_errors(learning(12_000, seed, pace=pace))
+    assert drifts(signals) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_number_that_is_missed_by_more_is_found_and_dated(seed):
+    errors = learning(6_000, seed)
+    errors[4_000:] = [2.0 * error for error in errors[4_000:]]
+    _, signals = blocks_of_errors(errors)
+    assert drifts(signals), "a rise by twice"
+    first = drifts(signals)[0]
+    assert 4_000 < first.events < 4_400
+    assert abs(first.since - 4_000) < 100
+    assert first.before < first.after
+
+
+@pytest.mark.parametrize("wild", [1e3, 1e5, 1e12, 1e300])
+def test_one_wild_label_does_not_make_it_blind(wild):
+    errors = learning(6_000, 1)
+    errors[1_000] = wild
+    errors[4_000:] = [5.0 * error for error in errors[4_000:]]
+    _, signals = blocks_of_errors(errors)
+    assert [s.events for s in drifts(signals) if 4_000 < s.events < 4_200]
+
+
+def test_the_unit_of_the_loss_follows_far_changes_only_and_never_on_the_way():
+    errors = [1.0] * 3_200 + [0.2] * 3_200 + [0.19] * 3_200
+    monitor, units = ErrorMonitor(Task.REGRESSION, DriftSettings()), []
+    for n, error in enumerate(errors, 1):
+        loss = monitor.loss(error, 0.0)
+        units.append(monitor.scale)
+        assert loss == min(1.0, error / (4.0 * monitor.scale))
+        if n % CLOCK == 0:
+            monitor.update([loss] * CLOCK, n, ([loss] * 10).copy)
+    assert units[3_199] == 1.0
+    assert 0.2 < units[-1] < 0.5
+    assert len(set(units)) <= 3, "each new unit begins the detectors anew"
+    assert units[6_399] == units[-1]
+
+
+def test_a_change_behind_a_new_unit_is_not_dated_into_the_old_one():
+    monitor = blocks_of_errors([1.0] * 1_600 + [0.01] * 320)[0]
+    assert monitor.scaled_since > 1_600
+    monitor.restart()
+    ring, since = [], None
+    for n in range(1_920, 2_560):
+        ring.append(monitor.loss(0.01 if n < 2_240 else 0.2, 0.0))
+        if n % CLOCK == CLOCK - 1:
+            found = drifts(monitor.update(ring[-CLOCK:], n + 1, lambda: [1.0] * 1_600 + ring))
+            since = since or (found and found[0].since)
+    assert 2_200 <= since <= 2_260
+
+
+def test_a_state_from_before_the_unit_stood_still_goes_on():
+    monitor = blocks_of_errors(learning(3_200, 2))[0]
+    state = {k: v for k, v in monitor.state().items() if k not in {"recent", "scaled_since", "made_by"}}
+    again = ErrorMonitor(Task.REGRESSION, DriftSettings(), state)
+    assert (again.recent, again.scaled_since, again.scale) == (monitor.scale, 0, monitor.scale)
+    assert again.level == monitor.level
+
+
+def test_other_settings_take_effect_at_once_and_the_rest_goes_on():
+    """A window that was made for another confidence would keep it for ever."""
+    losses = losses_at([0.1, 0.3], 1_600, 3)
+    deaf = DriftSettings(expect={"error": 1e12}, warning_delta=1e-15)
+    monitor = ErrorMonitor(Task.BINARY, deaf)
+    feed(monitor, losses[:1_600])
+    again = ErrorMonitor(Task.BINARY, DriftSettings(), monitor.state())
+    same = ErrorMonitor(Task.BINARY, deaf, monitor.state())
+    assert same.level == monitor.level
+    assert again.level == 0.0, "it begins anew"
+    feed(again, losses[:1_600])
+    assert [s.events for s in drifts(feed(again, losses[1_600:], 1_600, losses[:1_600]))]

@@ -20,12 +20,20 @@ Losses = Callable[[], Sequence[float]]
 
 CLOCK = 32
 """ADWIN looks for a cut each time it has taken so many values."""
-SCALE_RATE = 0.0005
-"""Regression: rate of the slow mean of |y - prediction| that the loss is measured in."""
 WARMING = 30
-"""Regression: labelled events before the scale means anything."""
+"""Regression: labelled events of which the mean of |y - prediction| is the first unit of the loss."""
+RECENT_RATE = 1 / 200
+"""Regression: rate of the mean of the recent |y - prediction|, by which the unit is judged."""
+FINER, COARSER = 0.5, 4.0
+"""Regression: the unit is taken anew where the recent mean is below or above so many of it."""
+WILD = 8.0
+"""Regression: in units, what a single error counts at most in the recent mean."""
 CALM = 2_000
 """Labelled events without a drift after which a warning is taken back."""
+
+
+KEPT = ("scale", "recent", "scaled", "scaled_since", "warned_at", "warned_level")
+"""What a monitor keeps beside its detectors."""
 
 
 class OneSided:
@@ -69,8 +77,10 @@ class ErrorMonitor:
     def __init__(self, task: Task, settings: DriftSettings, state: dict[str, Any] | None = None) -> None:
         self._settings = settings
         self._regression = task is Task.REGRESSION
-        self.scale = 0.0
+        self.scale = self.recent = 0.0
         self.scaled = 0
+        self.scaled_since = 0
+        """Labelled events when the unit was taken anew."""
         self.warned_at = 0
         """Labelled events at the standing warning; 0 for none."""
         self.warned_level = 0.0
@@ -90,17 +100,35 @@ class ErrorMonitor:
         return self._warning.mean
 
     def loss(self, y: Label, value: float) -> float:
-        """Regression: |y - value| over four times its slow mean, at most 1."""
+        """Regression: |y - value| over four units, at most 1.
+
+        The unit stands still as long as it can. One that followed the error would rise against it, and
+        fire, whenever a model stopped getting better: the mean of earlier, larger errors runs out.
+        """
         error = abs(float(y) - value)
         self.scaled += 1
-        rate = max(SCALE_RATE, 1.0 / self.scaled)
-        self.scale += rate * (error - self.scale)
-        if self.scaled < WARMING or self.scale <= 0.0:
-            return 0.0
-        return min(1.0, error / (4.0 * self.scale))
+        if self.scaled <= WARMING:
+            self.recent += (error - self.recent) / self.scaled
+            self.scale = self.recent
+        else:
+            seen = min(error, WILD * self.scale) if self.scale > 0.0 else error
+            self.recent += max(RECENT_RATE, 1.0 / self.scaled) * (seen - self.recent)
+        return min(1.0, error / (4.0 * self.scale)) if self.scale > 0.0 else 0.0
 
     def update(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
         """Watch a block of losses, whose last one is that of labelled event number `events`."""
+        signals = self._watch(block, events, lambda: losses()[self.scaled_since - events :])
+        if self._regression and not signals and not self.warned_at:
+            self._measure_anew(events)
+        return signals
+
+    def _measure_anew(self, events: int) -> None:
+        """Take the unit of the errors as they are now, if it is far off; what was watched was in another."""
+        if self.scaled > WARMING and not FINER * self.scale <= self.recent <= COARSER * self.scale:
+            self.scale, self.scaled_since = self.recent, events
+            self.restart()
+
+    def _watch(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
         warning, drift = self._warning, self._drift
         warning.update(block)
         drift.update(block)
@@ -149,13 +177,27 @@ class ErrorMonitor:
 
     def state(self) -> dict[str, Any]:
         """Everything it needs to go on: primitives and River's two windows."""
-        names = ("scale", "scaled", "warned_at", "warned_level")
         detectors = {"warning": self._warning, "drift": self._drift}
         windows = {name: (one.window, one.fired) for name, one in detectors.items()}
-        return {**{n: getattr(self, n) for n in names}, **windows}
+        return {**self._kept(), **windows}
+
+    def _kept(self) -> dict[str, Any]:
+        return {**{name: getattr(self, name) for name in KEPT}, "made_by": self._made_by()}
+
+    def _made_by(self) -> Any:
+        """The settings that detectors are made by: under others they begin anew."""
+        return (warning_delta(self._settings), drift_delta(self._settings))
 
     def _load(self, state: dict[str, Any]) -> None:
+        self._load_kept(state)
+        if state.get("made_by", self._made_by()) == self._made_by():
+            self._load_detectors(state)
+
+    def _load_detectors(self, state: dict[str, Any]) -> None:
         for detector, name in ((self._warning, "warning"), (self._drift, "drift")):
             detector.window, detector.fired = state[name]
-        self.scale, self.scaled = state["scale"], state["scaled"]
-        self.warned_at, self.warned_level = state["warned_at"], state["warned_level"]
+
+    def _load_kept(self, state: dict[str, Any]) -> None:
+        """What every monitor keeps. A unit that followed the error is the recent mean too."""
+        for name in KEPT:
+            setattr(self, name, state.get(name, state["scale"] if name == "recent" else 0))

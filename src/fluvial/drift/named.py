@@ -45,8 +45,8 @@ def make_detector(settings: DriftSettings) -> Any:
         if "seed" in inspect.signature(made).parameters:
             options.setdefault("seed", SEED)
         detector = made(**{**ONE_SIDED.get(name, {}), **options})
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        msg = f"drift.detector: {name} cannot be made: {error}"
+    except Exception as error:  # a class of the user's may raise anything
+        msg = f"drift.detector: {name} cannot be made: {error!r}"
         raise SettingsError(msg) from error
     if not (hasattr(detector, "update") and hasattr(detector, "drift_detected")):
         msg = f"drift.detector: {name} has no update() and drift_detected"
@@ -76,8 +76,7 @@ class NamedMonitor(ErrorMonitor):
         """Mean loss since the detector began: how wide its window is, if it has one, it does not say."""
         return self._total / self._watched if self._watched else 0.0
 
-    def update(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
-        """Watch a block of losses, whose last one is that of labelled event number `events`."""
+    def _watch(self, block: Sequence[float], events: int, losses: Losses) -> tuple[Signal, ...]:
         detector, name = self._detector, self._settings.detector
         flip, binary = name in RIGHT_IS_ONE, DETECTORS.get(name) == "binary"
         fired = warned = False
@@ -85,11 +84,13 @@ class NamedMonitor(ErrorMonitor):
         self._total += sum(block)
         for loss in block:
             value = float(loss > HALF) if binary else loss
-            detector.update(1.0 - value if flip else value)
+            self._tell(1.0 - value if flip else value)
             fired = fired or bool(detector.drift_detected)
             warned = warned or bool(getattr(detector, "warning_detected", False))
         if fired and (signal := self._rise(SignalKind.DRIFT, events, losses)):
             self.warned_at = 0
+            if ":" in name:  # River's begin anew by themselves
+                self._detector = make_detector(self._settings)
             return (signal,)
         if warned and not self.warned_at and (signal := self._rise(SignalKind.WARNING, events, losses)):
             self.warned_at, self.warned_level = events, signal.before
@@ -97,6 +98,15 @@ class NamedMonitor(ErrorMonitor):
         if self.warned_at and events - self.warned_at >= CALM:
             return (self._taken_back(events, losses),)
         return ()
+
+    def _tell(self, value: float) -> None:
+        """Raises SettingsError: without its detector the service would go on as if nothing could drift."""
+        try:
+            self._detector.update(value)
+        except Exception as error:  # a class of the user's may raise anything
+            name = self._settings.detector
+            msg = f"drift.detector: {name} raised {error!r} at loss {value:g}: mend it, or choose another one"
+            raise SettingsError(msg) from error
 
     def _rise(self, kind: SignalKind, events: int, losses: Losses) -> Signal | None:
         """The signal, unless the likeliest change is a fall that came after the likeliest rise."""
@@ -125,16 +135,15 @@ class NamedMonitor(ErrorMonitor):
 
     def state(self) -> dict[str, Any]:
         """Everything it needs to go on: primitives and the detector."""
-        names = ("scale", "scaled", "warned_at", "warned_level")
-        kept = {name: getattr(self, name) for name in names}
         watched = {"watched": self._watched, "total": self._total}
-        return {**kept, **watched, "detector": self._settings.detector, "object": self._detector}
+        return {**self._kept(), **watched, "detector": self._settings.detector, "object": self._detector}
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _made_by(self) -> Any:
+        return dict(self._settings.options)
+
+    def _load_detectors(self, state: dict[str, Any]) -> None:
         self._detector = state["object"]
         self._watched, self._total = state.get("watched", 0), state.get("total", 0.0)
-        self.scale, self.scaled = state["scale"], state["scaled"]
-        self.warned_at, self.warned_level = state["warned_at"], state["warned_level"]
 
 
 def _mean(values: Sequence[float]) -> float:
