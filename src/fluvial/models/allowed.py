@@ -766,6 +766,7 @@ RIVER: Mapping[str, tuple[str, ...]] = {
 }
 
 OURS: Mapping[str, tuple[str, ...]] = {
+    "fluvial.models.bayes": ("GaussianNB",),
     "fluvial.models.encoding": (
         "BoundedAdaptiveTreeClassifier",
         "BoundedAdaptiveTreeRegressor",

@@ -166,7 +166,7 @@ def river_classes() -> dict[str, list[str]]:
 
 def our_classes() -> dict[str, list[str]]:
     """Our own parts of River pipelines."""
-    ours = [importlib.import_module(f"fluvial.models.{name}") for name in ("encoding", "trees")]
+    ours = [importlib.import_module(f"fluvial.models.{name}") for name in ("bayes", "encoding", "trees")]
     return {m.__name__: sorted(n for n in m.__all__ if inspect.isclass(getattr(m, n))) for m in ours}
 
 

@@ -86,13 +86,12 @@ def _stable(schema: Schema) -> float:
 def bayes(schema: Schema, seed: int) -> Lanes:
     """Gaussian naive Bayes; categories as one-hots."""
     del seed
-    from river import naive_bayes  # noqa: PLC0415 - River loads scipy: only when asked
-
+    from fluvial.models.bayes import GaussianNB  # noqa: PLC0415 - River loads scipy: only when asked
     from fluvial.models.encoding import OneHot  # noqa: PLC0415 - as above
 
     if schema.label.task is Task.REGRESSION:
         raise SettingsError("model.preset: bayes is a classifier; for regression take linear, tree or forest")
-    return {"bayes": _with_categories(schema, OneHot, naive_bayes.GaussianNB())}
+    return {"bayes": _with_categories(schema, OneHot, GaussianNB())}  # type: ignore[no-untyped-call]  # River's
 
 
 def _with_categories(schema: Schema, encoder: Callable[[], Any], head: Any) -> Any:

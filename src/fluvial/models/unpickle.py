@@ -46,6 +46,11 @@ IN_ORDER: Names = _pairs(
     }
 )
 """Loaded as the class of the same name in `fluvial.models.trees`: River's walks a set of strings."""
+AS_OURS = {
+    **dict.fromkeys(IN_ORDER, "fluvial.models.trees"),
+    ("river.naive_bayes.gaussian", "GaussianNB"): "fluvial.models.bayes",
+}
+"""River's names, and the module whose class of the same name is loaded for them."""
 
 
 def parse_extra(names: Iterable[str]) -> Names:
@@ -188,7 +193,7 @@ def _resolve(module: str, name: str, extra: Names) -> Any:
         )
         raise CheckpointRefused(msg)
     try:
-        found: Any = importlib.import_module("fluvial.models.trees" if (module, name) in IN_ORDER else module)
+        found: Any = importlib.import_module(AS_OURS.get((module, name), module))
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
