@@ -375,6 +375,47 @@ def test_the_fold_says_what_moved_and_a_resumed_one_is_equal():
     assert versions == [], "a feature's drift is said, and is no reason to react"
 
 
+def answers_moving(before, after, events=2 * BEFORE, seed=5, deviation=0.02):
+    """A mean probability that moves half way: what is said of it as answers, and as a feature."""
+    values = np.random.default_rng(seed).normal(before, deviation, events)
+    values[events // 2 :] += after - before
+    column = [np.clip(values, 0.0, 1.0).tolist()]
+    return feed(plane(1, name="predictions"), column), feed(plane(1), column)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.5, 0.55), (0.3, 0.22), (0.08, 0.05)])
+def test_answers_that_moved_by_little_are_no_news_however_sure_it_is(before, after):
+    """A model that learns on moves its answers for ever: each time it would be said."""
+    answers, feature = answers_moving(before, after)
+    assert [s.kind for s in feature][-1] == SignalKind.DRIFT, "of a feature it is"
+    assert answers == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.5, 0.62), (0.6, 0.45), (0.08, 0.17), (0.08, 0.03)])
+def test_answers_that_moved_by_much_or_by_twice_are(before, after):
+    answers, _ = answers_moving(before, after)
+    (drift,) = [s for s in answers if s.kind is SignalKind.DRIFT]
+    assert drift.after == pytest.approx(after, abs=0.01)
+    assert BEFORE < drift.events <= BEFORE + 1_200, "at once, or when it is looked at again"
+
+
+def test_what_is_no_news_may_become_it_and_a_resume_looks_at_the_same_event():
+    values = np.random.default_rng(5).normal(0.5, 0.02, 3 * BEFORE)
+    values[BEFORE : BEFORE + 2_000] += 0.05
+    values[BEFORE + 2_000 :] += 0.2
+    column = [values.tolist()]
+    said = feed(plane(1, name="predictions"), column)
+    assert SignalKind.DRIFT in [s.kind for s in said]
+    assert all(s.events > BEFORE + 2_000 for s in said)
+    first = plane(1, name="predictions")
+    cut = BEFORE + 640
+    feed(first, [column[0][:cut]])
+    assert first.state()["quiet_until"] > cut
+    second = plane(1, name="predictions", state=first.state())
+    assert second.state() == first.state()
+    assert plane(1, name="predictions", state=first.state() | {"quiet_until": 0})._quiet_until == 0
+
+
 def test_a_reset_begins_the_predictions_anew_and_leaves_the_features():
     log = moved_log()
     chosen = settings(log, {"preset": "linear"}, drift=CHATTY)

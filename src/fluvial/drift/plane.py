@@ -56,6 +56,10 @@ GRAIN = float(2**20)
 """Logarithms are rounded to its inverse, so that their sums are exact in any order."""
 CALM = 2_000
 """Events after which a warning can be taken back."""
+LEAST_MOVE, LEAST_FACTOR = 0.1, 2.0
+"""Of the answers: a share or mean that moved by less than both is a model that learns, and no news."""
+LOOK_AGAIN = 1_024
+"""Events until evidence of what was no news is looked at again."""
 LISTED = 10
 """Moved columns that a signal names."""
 NAME = "bets"
@@ -90,6 +94,8 @@ class Plane:
         self.warned_at = 0
         """Events at the standing warning; 0 for none."""
         self._warned = (0, 0)
+        self._quiet_until = 0
+        """Events before which evidence of too small a move is not looked at again."""
         self._bets: list[tuple[Bet, ...]] = [()] * len(names)
         self._width = 1
         self._stakes, self._lead, self._since = self._empty(), self._empty(), self._empty()
@@ -116,10 +122,8 @@ class Plane:
         self._fading = FADING * self._fading + counts
         if self._samples or self._counting:
             self._grow(span, size)
-        if peak >= self._alarm:
-            return (self._drift(events, recent),)
-        if peak >= self._warn and not self.warned_at:
-            return (self._warning(events, recent),)
+        if peak >= self._warn and events >= self._quiet_until and (peak >= self._alarm or not self.warned_at):
+            return self._said(peak >= self._alarm, events, recent)
         if self.warned_at and events - self.warned_at >= CALM and self._evidence() < self._warn / 10.0:
             return (self._recover(events, recent),)
         return ()
@@ -277,21 +281,22 @@ class Plane:
 
     # ---- what it says ------------------------------------------------------------------------
 
-    def _drift(self, events: int, recent: Recent) -> Signal:
-        """Name what moved, and learn its reference anew: it is not said again and again."""
+    def _said(self, drift: bool, events: int, recent: Recent) -> tuple[Signal, ...]:
+        """Name what moved, if that is news; a drift's reference is learned anew: it is not said again."""
         evidence = self._stakes.sum(axis=1)
         ranked = sorted(range(len(evidence)), key=lambda j: (-evidence[j], j))
-        chosen = [j for j in ranked if evidence[j] >= self._alarm / 10.0] or ranked[:1]
-        signal = self._signal(SignalKind.DRIFT, chosen[:LISTED], events, recent)
-        self._begin(range(len(self.names)) if self._together else chosen)
-        self.warned_at = 0
-        return signal
-
-    def _warning(self, events: int, recent: Recent) -> Signal:
-        top = int(np.argmax(self._stakes.sum(axis=1)))
-        self.warned_at = events
-        self._warned = (top, self._telling(top))
-        return self._signal(SignalKind.WARNING, [top], events, recent)
+        chosen = [j for j in ranked if drift and evidence[j] >= self._alarm / 10.0] or ranked[:1]
+        kind = SignalKind.DRIFT if drift else SignalKind.WARNING
+        signal = self._signal(kind, chosen[:LISTED], events, recent)
+        if self._together and not any(map(_is_news, signal.moved)):
+            self._quiet_until = events + LOOK_AGAIN
+            return ()
+        if drift:
+            self._begin(range(len(self.names)) if self._together else chosen)
+            self.warned_at = 0
+        else:
+            self.warned_at, self._warned = events, (chosen[0], self._telling(chosen[0]))
+        return (signal,)
 
     def _recover(self, events: int, recent: Recent) -> Signal:
         """Take the warning back."""
@@ -373,6 +378,7 @@ class Plane:
             "counting": dict(self._counting),
             "spans": (self._spans, self._refresh_at),
             "warned": (self.warned_at, *self._warned),
+            "quiet_until": self._quiet_until,
             **arrays,
         }
 
@@ -387,11 +393,21 @@ class Plane:
         self._spans, self._refresh_at = state["spans"]
         self.warned_at, *where = state["warned"]
         self._warned = (where[0], where[1])
+        self._quiet_until = state.get("quiet_until", 0)
         self._tabulate()
 
 
 _ARRAYS = ("counts", "fading", "known", "stakes", "lead", "since")
 """Of doubles."""
+
+
+def _is_news(moved: Moved) -> bool:
+    """Whether answers moved by what somebody would look at. A number's unit is its own: any move is."""
+    if moved.name == "prediction":
+        return True
+    low, high = sorted((moved.before, moved.after))
+    rare = moved.what in {"above", "below", "missing"}
+    return high - low >= LEAST_MOVE or (high >= LEAST_FACTOR * low and not rare)
 
 
 def _share(counts: Floats, at: int) -> float:
