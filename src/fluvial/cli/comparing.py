@@ -20,7 +20,7 @@ from fluvial.adapters.parquet import rows_of
 from fluvial.cli import find_modules_here
 from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
-from fluvial.cli.version_reading import Book
+from fluvial.cli.version_reading import Book, partition_within
 from fluvial.codec import Codec
 from fluvial.crew import Crew, nested
 from fluvial.errors import BadEvent, SettingsError
@@ -82,6 +82,7 @@ def run(book: Book, args: argparse.Namespace) -> int:
     """Compare; 1 when there was no labelled event."""
     if args.a == args.b:
         raise SettingsError("A and B are one version")
+    args.partition = partition_within(book.own, args.partition, "--partition")
     find_modules_here()
     pair = [_contestant(book, number) for number in (args.a, args.b)]
     codec, task = _codec(book), book.settings.schema.label.task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from fluvial.keys import Keys
 from fluvial.types import Kept, Task, Version
 
 TOPIC_SHARD = "all"
+_PARTITION_SHARD = re.compile(r"partition-(0|[1-9]\d*)", re.ASCII)
 
 
 class Book:
@@ -22,9 +24,7 @@ class Book:
 
     def __init__(self, config: str, shard: str | None) -> None:
         self.settings = load(config)
-        if shard is None and self.settings.kafka.scope == "partition":
-            raise SettingsError("--shard: there is a model per partition; say which, such as partition-0")
-        self.shard = shard or TOPIC_SHARD
+        self.shard, self.own = shard_within(self.settings.kafka.scope, shard)
         self.store = RedisStore(self.settings.redis, Keys(self.settings.service), self.settings.scores)
         self.metric = "mae" if self.settings.schema.label.task is Task.REGRESSION else "accuracy"
 
@@ -103,6 +103,39 @@ class Book:
             version=version,
             max_bytes=self.settings.checkpoint.max_bytes,
         )
+
+
+def shard_within(scope: str, said: str | None) -> tuple[str, int | None]:
+    """The shard that is meant, and the partition that is its own; None: it learns the whole topic.
+
+    Raises SettingsError for one that this scope cannot have: nobody would ever answer there.
+    """
+    if scope == "topic":
+        if said not in {None, TOPIC_SHARD}:
+            raise SettingsError(
+                f"--shard: one model learns the whole topic, so there is no {said!r}; leave it out"
+            )
+        return TOPIC_SHARD, None
+    if said is None:
+        raise SettingsError("--shard: there is a model per partition; say which, such as partition-0")
+    found = _PARTITION_SHARD.fullmatch(said)
+    if found is None:
+        raise SettingsError(
+            f"--shard: there is a model per partition; {said!r} is none, say partition-0 or so"
+        )
+    return said, int(found[1])
+
+
+def partition_within(own: int | None, said: int | None, option: str) -> int:
+    """The partition that is meant: the one that was said, else the shard's own, else 0.
+
+    Raises SettingsError for another one than the shard's own: its model never saw that.
+    """
+    if own is None:
+        return said or 0
+    if said not in {None, own}:
+        raise SettingsError(f"{option}: partition {said} is not this shard's, which is {own}; leave it out")
+    return own
 
 
 def _told(version: Version, end: Any, kept: Kept, *, serving: bool) -> dict[str, Any]:

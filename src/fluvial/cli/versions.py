@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluvial.cli.plain import cell
-from fluvial.cli.version_reading import Book
+from fluvial.cli.version_reading import Book, partition_within
 from fluvial.errors import CheckpointError, SettingsError
 from fluvial.types import Reply, Rollback
 
@@ -70,7 +70,8 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[P:]FROM..TO",
-        help="leave these offsets (without TO) of partition P (default 0) out; may be repeated",
+        help="leave these offsets (without TO) of partition P (default: the shard's own, else 0) out; "
+        "may be repeated",
     )
     add("--withdraw", action="store_true", help="take a request back that no worker has carried out yet")
     add("--wait", type=float, default=15.0, metavar="SECONDS", help="for the answer (default %(default)s)")
@@ -84,7 +85,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--file", metavar="F", help="events: CSV, JSON lines or Parquet")
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
     source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
-    add("--partition", type=int, default=0, metavar="P", help="of the topic (default %(default)s)")
+    add("--partition", type=int, metavar="P", help="of the topic (default: the shard's own, else 0)")
     add("--label", metavar="COLUMN", help="the label's column in a CSV (default: named as in the schema)")
     add("--learn", action="store_true", help="both learn as they go, each by itself")
 
@@ -210,7 +211,7 @@ def _mark(book: Book, args: argparse.Namespace) -> int:
 
 
 def _roll_back(book: Book, args: argparse.Namespace) -> int:
-    spans = tuple(_span(text) for text in args.skip)
+    spans = tuple(_span(text, book.own) for text in args.skip)
     if spans and not args.relearn:
         raise SettingsError("--skip: leaves out of what is learned again; add --relearn")
     request = Rollback(
@@ -283,11 +284,16 @@ def _carried_out(book: Book, request: Rollback) -> int | None:
     return next((v.number for v in lineage if v.detail.get("request") == request.id), None)
 
 
-def _span(text: str) -> tuple[int, int, int]:
+def _span(text: str, own: int | None = None) -> tuple[int, int, int]:
+    """Partition and offsets; `own`: the one partition that the shard has, if it has but one.
+
+    Raises SettingsError for what is no span, an empty one, and one of another shard's partition.
+    """
     found = _SPAN.fullmatch(text)
     if found is None:
         raise SettingsError(f"--skip: {text!r} is not FROM..TO or PARTITION:FROM..TO")
-    span = int(found[1] or 0), int(found[2]), int(found[3])
+    partition = partition_within(own, None if found[1] is None else int(found[1]), "--skip")
+    span = partition, int(found[2]), int(found[3])
     if span[1] >= span[2]:
         raise SettingsError(f"--skip: {text!r} is empty; offsets count from FROM up to and without TO")
     return span
