@@ -1,10 +1,22 @@
 """What `fluvial versions` and its `compare` make of a shard, a span and two models, without a server."""
 
+import argparse
+import json
+from types import SimpleNamespace
+
 import pytest
 
+from fluvial.cli import comparing, versions
+from fluvial.cli.comparing import contestant, serving
 from fluvial.cli.version_reading import partition_within, shard_within
 from fluvial.cli.versions import _span
+from fluvial.crew import Crew
 from fluvial.errors import SettingsError
+from fluvial.evaluation import Prequential
+from fluvial.models import unpickle
+from fluvial.shard import spec_of
+from fluvial.types import Retired
+from support import factories, fold
 
 
 def test_a_shard_is_one_that_the_scope_can_have():
@@ -31,3 +43,122 @@ def test_a_span_without_a_partition_is_one_of_the_shards_own():
     assert _span("500..600", 1) == _span("1:500..600", 1) == (1, 500, 600)
     with pytest.raises(SettingsError, match="--skip: partition 0 is not this shard's"):
         _span("0:500..600", 1)
+
+
+# ---- two models, without a server -----------------------------------------------------------------
+
+
+PRESETS = {"auto": fold.drifting, "rates": fold.drifting, "auto for numbers": fold.numbers}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("at", [300, 901])
+def test_what_learns_as_it_goes_answers_as_the_fold_does(preset, at):
+    """Weights, scale and who rests are part of learning."""
+    log = PRESETS[preset](2_400)
+    settings = fold.settings(log, {"preset": preset.split()[0]}, "observe")
+    learner, events = fold.genesis(settings), fold.decoded(settings, log.values)
+    for event in events[:at]:
+        learner.step(event)
+    book = SimpleNamespace(settings=settings)
+    ours = serving(book, learner, learn=True)
+    kept = contestant(book, learner.retired(), learner.crew, learner.mixture.scale)
+    returned = learner.crew.returned(learner.retired(), at, learner.mixture.scale)
+    judged, judged_returned = (
+        Prequential(learner.spec.task, learner.spec.size, settings.evaluation) for _ in range(2)
+    )
+    for event in events[at:]:
+        judged.extend([(event.y, learner.step(event).answer)])
+        answers = returned.ask(event.x)
+        judged_returned.extend([(event.y, answer := returned.combine(answers))])
+        returned.reweigh(event.y, answers, answer)
+        returned.teach(event.x, event.y)
+        for one in (ours, kept):
+            one.meet(event, event.y)
+            one.learn(event, event.y)
+    metrics = judged.metrics()["total"]
+    assert len(ours.mixture.weights) > 1
+    assert ours.evaluation.metrics()["total"] == pytest.approx(metrics, rel=1e-9)
+    assert ours.mixture.weights == pytest.approx(learner.mixture.weights, rel=1e-9)
+    assert kept.evaluation.metrics() == judged_returned.metrics(), "as after a roll-back"
+    assert kept.mixture.weights == returned.weights
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path, capsys):
+    """Compare models of `support.factories` on events, as versions 1 and 2: exit status and what is told."""
+
+    def run(models, events, *words):
+        log = fold.Log("odd", "binary", {"fail": "number"}, [])
+        settings = fold.settings(log, "counting")
+        book = SimpleNamespace(settings=settings, own=None)
+        file = tmp_path / "events.jsonl"
+        file.write_bytes(b"\n".join(fold.wire(i, 1e9 + i, {"fail": f}, y) for i, (f, y) in enumerate(events)))
+
+        def opened(book, number, newest, *, learn):
+            blob = unpickle.dumps({"model": models[number - 1]})
+            crew = Crew(spec_of(settings), {"model": unpickle.dumps(models[number - 1])})
+            return contestant(book, Retired(number, blob), crew)
+
+        monkeypatch.setattr(comparing, "_open", opened)
+        parser = argparse.ArgumentParser()
+        versions.add_arguments(parser)
+        args = parser.parse_args(["compare", "1", "2", "--file", str(file), *words])
+        capsys.readouterr()
+        status = comparing.run(book, args)
+        out, err = capsys.readouterr()
+        return status, json.loads(out) if "--json" in words else " ".join((out + err).split())
+
+    return run
+
+
+def taught(model, *labels):
+    for y in labels:
+        model.learn_one({}, y)
+    return model
+
+
+def test_an_event_without_an_answer_is_no_vote(compare):
+    """Odd answers nothing to 2 and NaN to 1; a uniform answer would have been right by its first class."""
+    models = taught(factories.Odd(), *[True] * 9), taught(factories.Odd(), *[False] * 9)
+    events = [(0.0, True)] * 5 + [(2.0, False), (1.0, False)]
+    status, told = compare(models, events, "--json")
+    assert (status, told["events"], told["unpredicted"]) == (0, 7, [2, 2])
+    assert [metrics["accuracy"] for metrics in told["metrics"]] == [1.0, 0.0]
+    assert (told["test"]["events"], told["test"]["only_first"], told["test"]["only_second"]) == (5, 5, 0)
+    assert told["difference"]["is"] == -1.0
+    _, text = compare(models, events)
+    assert "version 1 had no answer to 2 events, which its metrics leave out; the first, event 6: " in text
+    assert "version 2 had no answer to 2 events" in text
+    assert "of the 5 events that both answered, 1 on 5, 2 on 0" in text
+
+
+def test_what_one_version_alone_answered_is_not_tested(compare):
+    models = taught(factories.Counting(), False), taught(factories.Odd(), False)
+    status, told = compare(models, [(2.0, False)] * 3, "--json")
+    assert told["unpredicted"] == [3, 3], "the other raises on it"
+    assert (status, told["metrics"], told["difference"]["is"]) == (0, [{}, {}], None)
+
+
+def test_a_model_that_raises_when_it_is_asked_has_no_answer_and_says_why(compare):
+    models = taught(factories.Counting(), True, True), taught(factories.Odd(), True, True)
+    events = [(0.0, True), (2.0, True), (0.0, True)]
+    for words in ([], ["--learn"]):
+        status, told = compare(models, events, "--json", *words)
+        assert (status, told["events"], told["unpredicted"]) == (0, 3, [1, 1])
+        assert "event 2: the model raised ZeroDivisionError: no twos" in told["first_unpredicted"][0]
+    assert "ZeroDivisionError" in compare(models, events)[1]
+
+
+def test_a_model_that_raises_as_it_learns_is_refused_with_the_event(compare):
+    models = taught(factories.Odd(), True), taught(factories.Counting(), True)
+    events = [(0.0, True), (1.0, True)]
+    assert compare(models, events)[0] == 0
+    with pytest.raises(SettingsError, match=r"--learn: version 2 raised ArithmeticError .* event 2: no ones"):
+        compare(models, events, "--learn")
+
+
+def test_without_a_labelled_event_there_is_no_table(compare):
+    status, text = compare((factories.Odd(), factories.Odd()), [(0.0, None)] * 2)
+    assert (status, "p =" in text) == (1, False)
+    assert "2 more have no label" in text

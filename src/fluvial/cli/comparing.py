@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,10 +28,10 @@ from fluvial.errors import BadEvent, SettingsError
 from fluvial.evaluation import Prequential
 from fluvial.kept import load_kept
 from fluvial.learner import Learner
-from fluvial.mixture import Mixture, NonFiniteAnswer, uniform
+from fluvial.mixture import Member, Mixture, NonFiniteAnswer, Rest
 from fluvial.models import unpickle
 from fluvial.shard import extra_classes, spec_of
-from fluvial.types import Answer, Event, Retired, Task
+from fluvial.types import Answer, Event, Label, Retired, Task
 
 SECONDS = 10.0
 EXACT = 1_000
@@ -47,35 +48,86 @@ class Record(NamedTuple):
 
 
 class Contestant:
-    """One version, asked and judged."""
+    """One version, asked and judged, and taught as a worker teaches.
 
-    def __init__(self, book: Book, number: int, retired: Retired, crew: Crew) -> None:
-        label = book.settings.schema.label
+    `mixture`: its champions, by their weights. An event on which it raises counts as one without an answer.
+    """
+
+    def __init__(self, number: int, mixture: Mixture, evaluation: Prequential, *, weighted: bool) -> None:
         self.number = number
-        self._weighted = book.settings.schema.weight is not None
-        self._members = crew.champions(retired, 0)
-        weights = [retired.weights.get(member.lane, 1.0) for member in self._members]
-        self._mixture = Mixture(label.task, label.size, self._members, weights)
-        self._uniform = uniform(label.size)
-        self.evaluation = Prequential(label.task, label.size, book.settings.evaluation)
+        self.mixture = mixture
+        self.evaluation = evaluation
+        self.why: str | None = None
+        """Why it had no answer to the first event without one."""
+        self._weighted = weighted
+        self._answers: Sequence[Answer | None] = ()
+        self._served: Answer | None = None
+        self._raised = False
 
-    def answer(self, event: Event) -> Answer:
-        """Ask; what cannot be told counts as uniform."""
-        answers: list[Answer | None] = []
-        for member in self._members:
-            try:
-                answers.append(member.ask(event.x))
-            except NonFiniteAnswer:
-                answers.append(None)
-        answer = self._mixture.combine(answers)
-        if answer is None:
-            self.evaluation.unpredicted += 1
-        return answer or self._uniform
+    def meet(self, event: Event, y: Label) -> Answer | None:
+        """Ask and judge; None, which its metrics leave out, where there is no answer."""
+        self._served, self._raised, why = None, False, "the model answered nothing, or nothing finite"
+        try:
+            self._answers = self._ask(event)
+            self._served = self.mixture.combine(self._answers)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - native objects raise PanicException, no Exception
+            self._raised, why = True, f"the model raised {type(error).__name__}: {error}"
+        if self._served is not None:
+            self.evaluation.extend([(y, self._served)])
+            return self._served
+        self.evaluation.unpredicted += 1
+        self.why = self.why or f"event {event.offset:,}: {why}"
+        return None
 
-    def learn(self, event: Event) -> None:
-        """Teach it one event."""
-        for member in self._members:
-            member.teach(event.x, event.y, **({"w": event.weight} if self._weighted else {}))
+    def learn(self, event: Event, y: Label) -> None:
+        """Teach it the event that it met last: first the weights, then each member, as `Learner` does.
+
+        One on which it raised is left out, as a worker dead-letters it. Raises SettingsError when it raises.
+        """
+        if self._raised:
+            return
+        if self._served is not None:
+            self.mixture.reweigh(y, self._answers, self._served)
+        try:
+            self.mixture.teach(event.x, y, **({"w": event.weight} if self._weighted else {}))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as above
+            raise SettingsError(
+                f"--learn: version {self.number} raised {type(error).__name__} as it was to learn event "
+                f"{event.offset:,}: {error}; leave that event out, or compare without --learn"
+            ) from error
+
+    def _ask(self, event: Event) -> Sequence[Answer | None]:
+        """Each member's answer, None where it is not finite. Raises what a model does."""
+        members = self.mixture.members
+        try:
+            return (members[0].ask(event.x),) if len(members) == 1 else self.mixture.ask(event.x)
+        except NonFiniteAnswer:
+            return [_finite(member, event) for member in members]
+
+
+def _finite(member: Member, event: Event) -> Answer | None:
+    try:
+        return member.ask(event.x)
+    except NonFiniteAnswer:
+        return None
+
+
+def contestant(
+    book: Book, retired: Retired, crew: Crew, scale: float = 0.0, rest: Rest = (0, ())
+) -> Contestant:
+    """A version from its kept model. `scale`, `rest`: what a mixture that learns goes on from."""
+    label = book.settings.schema.label
+    members = crew.champions(retired, 0)
+    weights = [retired.weights.get(member.lane, 1.0) for member in members]
+    weights = [weight / sum(weights) for weight in weights]  # as where a kept model comes back
+    mixture = Mixture(label.task, label.size, members, weights, scale, rest)
+    evaluation = Prequential(label.task, label.size, book.settings.evaluation)
+    weighted = book.settings.schema.weight is not None
+    return Contestant(retired.version, mixture, evaluation, weighted=weighted)
 
 
 def run(book: Book, args: argparse.Namespace) -> int:
@@ -84,8 +136,9 @@ def run(book: Book, args: argparse.Namespace) -> int:
         raise SettingsError("A and B are one version")
     args.partition = partition_within(book.own, args.partition, "--partition")
     find_modules_here()
-    pair = [_contestant(book, number) for number in (args.a, args.b)]
-    codec, task = _codec(book), book.settings.schema.label.task
+    newest = functools.cache(lambda: _state(book))
+    pair = [_open(book, number, newest, learn=args.learn) for number in (args.a, args.b)]
+    codec, task = _codec(book, newest), book.settings.schema.label.task
     counts, lead, why = Counter[str](), BatchMeans(), ""
     for record in _records(book, args):
         try:
@@ -106,17 +159,18 @@ def run(book: Book, args: argparse.Namespace) -> int:
 
 def _meet(pair: list[Contestant], task: Task, event: Event, lead: BatchMeans, *, learn: bool) -> str:
     """Ask both, judge both; who was better. `lead` takes by how much less the second was off."""
-    if event.y is None:
+    y = event.y
+    if y is None:
         return "left"
-    losses = []
-    for one in pair:
-        answer = one.answer(event)
-        one.evaluation.extend([(event.y, answer)])
-        losses.append(_loss(task, event.y, answer))
-        if learn:
-            one.learn(event)
-    lead.add(losses[0] - losses[1])
-    return "equal" if losses[0] == losses[1] else "first" if losses[0] < losses[1] else "second"
+    answers = [one.meet(event, y) for one in pair]
+    if learn:
+        for one in pair:
+            one.learn(event, y)
+    first, second = (None if answer is None else _loss(task, y, answer) for answer in answers)
+    if first is None or second is None:
+        return "unanswered"
+    lead.add(first - second)
+    return "equal" if first == second else "first" if first < second else "second"
 
 
 def _loss(task: Task, y: Any, answer: Answer) -> float:
@@ -125,7 +179,11 @@ def _loss(task: Task, y: Any, answer: Answer) -> float:
     return 0.0 if answer.index(max(answer)) == int(y) else 1.0
 
 
-def _contestant(book: Book, number: int) -> Contestant:
+Newest = Callable[[], Any]
+"""The state in the newest checkpoint, loaded once. Raises CheckpointRefused, SettingsError."""
+
+
+def _open(book: Book, number: int, newest: Newest, *, learn: bool) -> Contestant:
     """The kept model, or the one that answers now. Raises CheckpointRefused, SettingsError."""
     settings = book.settings
     spec, extra = spec_of(settings), extra_classes(settings)
@@ -133,14 +191,23 @@ def _contestant(book: Book, number: int) -> Contestant:
     if opened is not None:
         limit = settings.checkpoint.max_bytes
         retired, crew = load_kept(opened, lambda blob: unpickle.loads(blob, extra, limit), spec)
-        return Contestant(book, number, retired, crew)
+        # It has no scale of its own, and goes on from that of the lineage, as after a roll-back.
+        scaled = learn and spec.task is Task.REGRESSION and book.checkpoint() is not None
+        return contestant(book, retired, crew, newest()["fold"]["scale"] if scaled else 0.0)
     checkpoint = book.checkpoint()
     if checkpoint is None or not checkpoint.header.lineage or checkpoint.header.lineage[-1].number != number:
         raise SettingsError(
             f"version {number} has no kept model; `fluvial versions list` shows which have one"
         )
-    learner = Learner(spec, _state(book)["fold"])
-    return Contestant(book, number, learner.retired(), learner.crew)
+    return serving(book, Learner(spec, newest()["fold"]), learn=learn)
+
+
+def serving(book: Book, learner: Learner, *, learn: bool) -> Contestant:
+    """The version that answers now: a copy of its champions. Without learning all are asked."""
+    clock, resting = learner.mixture.rest
+    lanes, members = list(learner.crew.blanks), learner.mixture.members
+    rest = (clock, tuple(lanes.index(members[k].lane) for k in resting)) if learn else (0, ())
+    return contestant(book, learner.retired(), learner.crew, learner.mixture.scale, rest)
 
 
 def _state(book: Book) -> Any:
@@ -155,10 +222,10 @@ def _state(book: Book) -> Any:
     return state
 
 
-def _codec(book: Book) -> Codec:
+def _codec(book: Book, newest: Newest) -> Codec:
     """As the worker decodes; what an inferring schema has settled on is in the checkpoint."""
     schema = book.settings.schema
-    return Codec(schema) if schema.infer is None else Codec(schema, _state(book)["inference"])
+    return Codec(schema) if schema.infer is None else Codec(schema, newest()["inference"])
 
 
 # ---- events ---------------------------------------------------------------------------------------
@@ -175,7 +242,7 @@ def _of_file(book: Book, args: argparse.Namespace) -> Iterator[Record]:
         else:
             encode = compile_mapping(Mapping(schema=book.settings.schema, label=args.label), file)
             values = (encode(row)[0] for row in file.cells())
-        for number, value in enumerate(values):
+        for number, value in enumerate(values, 1):
             yield Record(value, None, number, 0)
 
 
@@ -212,24 +279,30 @@ def _stretch(args: argparse.Namespace, low: int, high: int) -> tuple[int, int]:
 def _result(pair: list[Contestant], task: Task, counts: Counter[str], *, learn: bool) -> dict[str, Any]:
     kind = "sign test, which was nearer" if task is Task.REGRESSION else "McNemar, which alone was right"
     first, second = counts["first"], counts["second"]
-    told = {"only_first": first, "only_second": second, "p": paired(first, second)}
+    both = counts["equal"] + first + second
+    told = {"events": both, "only_first": first, "only_second": second, "p": paired(first, second)}
     return {
         "versions": [one.number for one in pair],
         "learning": learn,
-        "events": counts["equal"] + counts["first"] + counts["second"],
+        "events": both + counts["unanswered"],
         "left_out": counts["left"],
         "metrics": [one.evaluation.metrics()["total"] for one in pair],
         "unpredicted": [one.evaluation.unpredicted for one in pair],
+        "first_unpredicted": [one.why for one in pair],
         "test": {"name": kind, **told},
     }
 
 
 def _difference(task: Task, lead: BatchMeans) -> dict[str, Any]:
-    """The second's accuracy, or mean absolute error, less the first's, with 95 % confidence."""
+    """The second's accuracy, or mean absolute error, less the first's, with 95 % confidence.
+
+    On the events that both answered; without one there is none.
+    """
     number = task is Task.REGRESSION
     way, ends = (-1.0 if number else 1.0), lead.interval()
     low, high = sorted(way * end for end in ends) if ends is not None else (None, None)
-    return {"of": "mae" if number else "accuracy", "is": way * lead.mean, "low": low, "high": high}
+    told = way * lead.mean if lead.events else None
+    return {"of": "mae" if number else "accuracy", "is": told, "low": low, "high": high}
 
 
 def paired(first: int, second: int) -> float:
@@ -243,21 +316,45 @@ def paired(first: int, second: int) -> float:
 
 
 def _show(told: dict[str, Any]) -> None:
-    a, b = told["versions"]
-    table = Table("", f"version {a}", f"version {b}", "difference", box=None)
-    first, second = told["metrics"]
-    for name in first:
-        table.add_row(name, f"{first[name]:.4f}", f"{second[name]:.4f}", f"{second[name] - first[name]:+.4f}")
-    Console().print(table)
-    test = told["test"]
     how = "learning as they go" if told["learning"] else "without learning"
+    if told["events"]:
+        Console().print(_table(told))
     print(f"{told['events']:,} events, {how}", file=sys.stderr)
     if told["left_out"]:
         why = f"; the first refused: {told['first_refused']}" if told["first_refused"] else ""
         print(f"{told['left_out']:,} more have no label or were refused{why}", file=sys.stderr)
+    for number, count, why in zip(
+        told["versions"], told["unpredicted"], told["first_unpredicted"], strict=True
+    ):
+        if count:
+            without = f"version {number} had no answer to {count:,} events, which its metrics leave out"
+            print(f"{without}; the first, {why}")
+    if told["events"]:
+        _show_test(told)
+
+
+def _table(told: dict[str, Any]) -> Table:
+    a, b = told["versions"]
+    table = Table("", f"version {a}", f"version {b}", "difference", box=None)
+    first, second = told["metrics"]
+    for name in first | second:
+        values = [each.get(name) for each in (first, second)]
+        cells = ["" if value is None else f"{value:.4f}" for value in values]
+        more = f"{second[name] - first[name]:+.4f}" if name in first and name in second else ""
+        table.add_row(name, *cells, more)
+    return table
+
+
+def _show_test(told: dict[str, Any]) -> None:
+    """What is told of the events that both answered."""
+    a, b = told["versions"]
+    test, by = told["test"], told["difference"]
+    if not test["events"]:
+        print("no event was answered by both: there is nothing to test")
+        return
     split = f"{a} on {test['only_first']:,}, {b} on {test['only_second']:,}"
-    print(f"{test['name']}: {split}; p = {test['p']:.2g}")
-    by = told["difference"]
+    of = "" if test["events"] == told["events"] else f"of the {test['events']:,} events that both answered, "
+    print(f"{test['name']}: {of}{split}; p = {test['p']:.2g}")
     if by["low"] is not None:
         sure = f"{by['low']:+.4f} to {by['high']:+.4f} with 95 % confidence, neighbours taken together"
         print(f"{by['of']}, {b} less {a}: {by['is']:+.4f}, {sure}")
