@@ -8,14 +8,14 @@ import pytest
 
 from fluvial.cli import comparing, versions
 from fluvial.cli.comparing import contestant, serving
-from fluvial.cli.version_reading import partition_within, shard_within
+from fluvial.cli.version_reading import Book, partition_within, shard_within
 from fluvial.cli.versions import _span
 from fluvial.crew import Crew
-from fluvial.errors import SettingsError
+from fluvial.errors import CheckpointRefused, SettingsError
 from fluvial.evaluation import Prequential
 from fluvial.models import unpickle
 from fluvial.shard import spec_of
-from fluvial.types import Retired
+from fluvial.types import Kept, Retired
 from support import factories, fold
 
 
@@ -43,6 +43,42 @@ def test_a_span_without_a_partition_is_one_of_the_shards_own():
     assert _span("500..600", 1) == _span("1:500..600", 1) == (1, 500, 600)
     with pytest.raises(SettingsError, match="--skip: partition 0 is not this shard's"):
         _span("0:500..600", 1)
+
+
+class Stored:
+    """What a store has of one shard: a kept model that is pinned and cannot be opened."""
+
+    def load(self, shard):
+        return []
+
+    def kept(self, shard):
+        return {7: Kept(at=1e9, size=4, pinned="ann", note="before the campaign")}
+
+    def version_blob(self, shard, number):
+        return b"junk" if number == 7 else None
+
+
+@pytest.fixture
+def book():
+    made = object.__new__(Book)
+    made.settings = fold.settings(fold.drifting(1), "linear")
+    made.shard, made.own, made.metric, made.store = "all", None, "accuracy", Stored()
+    return made
+
+
+def test_a_kept_model_that_cannot_be_opened_is_listed_with_its_pin_and_note(book, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (told,) = book.versions()
+    assert (told["number"], told["cause"], told["size"], told["pinned"]) == (7, "cannot be opened", 4, "ann")
+    assert told["refused"]
+    with pytest.raises(CheckpointRefused, match="version 7: "):
+        book.version(7)
+    for as_json in (False, True):
+        assert versions._list(book, argparse.Namespace(json=as_json)) == 0
+        out, err = capsys.readouterr()
+        assert "cannot be opened" in out
+        assert "before the campaign" in " ".join(out.split())
+    assert "versions show N" in err or as_json
 
 
 # ---- two models, without a server -----------------------------------------------------------------

@@ -16,6 +16,8 @@ from fluvial.keys import Keys
 from fluvial.types import Kept, Task, Version
 
 TOPIC_SHARD = "all"
+UNOPENED = "cannot be opened"
+"""In the place of a cause that stands in an envelope which is refused."""
 _PARTITION_SHARD = re.compile(r"partition-(0|[1-9]\d*)", re.ASCII)
 
 
@@ -47,35 +49,42 @@ class Book:
         return None if blob is None else unseal(blob, self._expect(number), self._keys())
 
     def versions(self) -> list[dict[str, Any]]:
-        """Each version that the checkpoint knows or whose model is kept, the oldest first."""
+        """Each version that the checkpoint knows or whose model is kept, the oldest first.
+
+        One whose kept model is refused, and of which nothing else is known, is among them with the reason.
+        """
         checkpoint, kept = self.checkpoint(), self.store.kept(self.shard)
         lineage = {v.number: v for v in checkpoint.header.lineage} if checkpoint else {}
         serving = max(lineage, default=None)
         ends = {v.parent: v.metrics for v in lineage.values()}
         told = []
         for number in sorted(lineage.keys() | {n for n, k in kept.items() if k.at is not None}):
-            version, end = lineage.get(number), ends.get(number)
+            version, end, marks = lineage.get(number), ends.get(number), kept.get(number, Kept())
             if version is None:
                 try:
                     opened = self.kept(number)
-                except CheckpointRefused:
-                    continue  # `show` says why
+                except CheckpointRefused as error:
+                    told.append(_unopened(number, str(error)) | _marks(marks))
+                    continue
                 if opened is None or opened.header.served is None:
                     continue
                 version, end = opened.header.served.version, opened.header.served.metrics
-            told.append(_told(version, end, kept.get(number, Kept()), serving=number == serving))
+            told.append(_told(version, end, serving=number == serving) | _marks(marks))
         return told
 
     def version(self, number: int) -> dict[str, Any] | None:
-        """One version, with what its model's envelope says; None when it is not known."""
+        """One version, with what its model's envelope says; None when it is not known.
+
+        Raises CheckpointRefused where that envelope is all that there is, and cannot be opened.
+        """
         found = next((v for v in self.versions() if v["number"] == number), None)
+        if found is not None and found["refused"]:
+            raise CheckpointRefused(f"version {number}: {found['refused']}")
         refused, opened = None, None
         try:
             opened = self.kept(number)
         except CheckpointRefused as error:
             refused = str(error)
-        if found is None and refused:
-            raise CheckpointRefused(f"version {number}: {refused}")
         if found is None:
             return None
         header = opened.header if opened else None
@@ -138,13 +147,18 @@ def partition_within(own: int | None, said: int | None, option: str) -> int:
     return own
 
 
-def _told(version: Version, end: Any, kept: Kept, *, serving: bool) -> dict[str, Any]:
+def _told(version: Version, end: Any, *, serving: bool) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(version)
-    return fields | {
-        "metrics_at_end": dict(end) if end is not None else None,
-        "serving": serving,
-        "kept_since": kept.at,
-        "size": kept.size,
-        "pinned": kept.pinned,
-        "note": kept.note,
-    }
+    ended = dict(end) if end is not None else None
+    return fields | {"metrics_at_end": ended, "serving": serving, "refused": None}
+
+
+def _unopened(number: int, why: str) -> dict[str, Any]:
+    """The same fields of a version of which no more than its number is known."""
+    fields: dict[str, Any] = dict.fromkeys(Version.__struct_fields__)
+    fields |= {"number": number, "cause": UNOPENED, "detail": {}, "metrics": {}}
+    return fields | {"metrics_at_end": None, "serving": False, "refused": why}
+
+
+def _marks(kept: Kept) -> dict[str, Any]:
+    return {"kept_since": kept.at, "size": kept.size, "pinned": kept.pinned, "note": kept.note}

@@ -124,12 +124,12 @@ def _list(book: Book, args: argparse.Namespace) -> int:
         "", "cause", "where", "event", "when (UTC)", f"{name} before", "at its end", "kept", "", box=None
     )
     for version in versions:
-        where = f"{version['partition']}:{version['offset']}"
+        opened = version["refused"] is None
         cells = (
             f"{version['number']}{' *' if version['serving'] else ''}",
             version["cause"],
-            where,
-            f"{version['events']:,}",
+            f"{version['partition']}:{version['offset']}" if opened else "",
+            f"{version['events']:,}" if opened else "",
             _when(version["time"]),
             _number(version["metrics"].get(name)),
             _number((version["metrics_at_end"] or {}).get(name)),
@@ -139,6 +139,8 @@ def _list(book: Book, args: argparse.Namespace) -> int:
         table.add_row(*map(cell, cells))
     Console().print(table)
     print("* answers now", file=sys.stderr)
+    if any(version["refused"] for version in versions):
+        print("`fluvial versions show N` says why one cannot be opened", file=sys.stderr)
     return 0
 
 
@@ -191,7 +193,7 @@ def _mark(book: Book, args: argparse.Namespace) -> int:
     """Pin, unpin or annotate."""
     number, by = args.number, args.by or _me()
     if args.action == "annotate":
-        if book.version(number) is None:
+        if all(version["number"] != number for version in book.versions()):
             raise SettingsError(f"version {number} is not known; `fluvial versions list` shows which are")
         book.store.annotate(book.shard, number, args.text, by)
         done, said = True, "annotated" if args.text else "has no note now"
