@@ -51,6 +51,9 @@ class Stored:
     def load(self, shard):
         return []
 
+    def pin(self, shard, number, by):
+        return number == 7
+
     def kept(self, shard):
         return {7: Kept(at=1e9, size=4, pinned="ann", note="before the campaign")}
 
@@ -128,7 +131,7 @@ def compare(monkeypatch, tmp_path, capsys):
         log = fold.Log("odd", "binary", {"fail": "number"}, [])
         settings = fold.settings(log, "counting")
         book = SimpleNamespace(settings=settings, own=None)
-        file = tmp_path / "events.jsonl"
+        file = tmp_path / ("events" if "--format" in words else "events.jsonl")
         file.write_bytes(b"\n".join(fold.wire(i, 1e9 + i, {"fail": f}, y) for i, (f, y) in enumerate(events)))
 
         def opened(book, number, newest, *, learn):
@@ -198,3 +201,83 @@ def test_without_a_labelled_event_there_is_no_table(compare):
     status, text = compare((factories.Odd(), factories.Odd()), [(0.0, None)] * 2)
     assert (status, "p =" in text) == (1, False)
     assert "2 more have no label" in text
+
+
+IMPOSSIBLE = ("400..0", "90..90", "300..401", "-5..300", "0..300", "1__0..200", "5", 0, -5)
+
+
+@pytest.mark.parametrize("asked", IMPOSSIBLE)
+def test_a_stretch_that_cannot_be_right_is_refused(asked):
+    topic, last = (asked, None) if isinstance(asked, str) else (None, asked)
+    args = argparse.Namespace(topic=topic, last=last, partition=2)
+    with pytest.raises(SettingsError) as refused:
+        comparing._stretch(args, 80, 400)
+    assert "partition 2 has the offsets 80..400" in str(refused.value) or "at least 1" in str(refused.value)
+    with pytest.raises(SettingsError, match="partition 2 of the topic has no event"):
+        comparing._stretch(args, 0, 0)
+
+
+def test_a_stretch_within_the_log_is_what_was_asked_for():
+    def stretch(topic=None, last=None):
+        return comparing._stretch(argparse.Namespace(topic=topic, last=last, partition=0), 80, 1_400)
+
+    assert stretch("100..1_200") == (100, 1_200)
+    assert stretch("..200") == (80, 200)
+    assert stretch("1_000..") == (1_000, 1_400)
+    assert stretch(last=50) == (1_350, 1_400)
+    assert stretch(last=5_000) == (80, 1_400)
+
+
+def test_unpin_says_that_nobody_pinned_it(book, capsys):
+    for number, done in ((7, True), (999, False)):
+        args = argparse.Namespace(action="unpin", number=number, by="ann", json=False)
+        assert versions._mark(book, args) == (0 if done else 1)
+        out, err = capsys.readouterr()
+        assert ("no longer pinned" in out, "999 is not pinned" in err) == (done, not done)
+
+
+def test_list_has_one_status_as_text_and_as_json(book):
+    book.store.kept = lambda shard: {}
+    assert [versions._list(book, argparse.Namespace(json=as_json)) for as_json in (False, True)] == [1, 1]
+
+
+def test_a_named_label_maps_lines_of_json_as_produce_does(compare, tmp_path):
+    models = taught(factories.Counting(), True, True), taught(factories.Counting(), False, False)
+    lines = [{"key": f"k{i}", "time": 1e9 + i, "fail": 0.0, "gone": True, "label": False} for i in range(4)]
+    file = tmp_path / "lines.txt"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    words = ("--file", str(file), "--format", "json", "--json")
+    status, told = compare(models, [], *words, "--label", "gone")
+    assert (status, told["events"], told["metrics"][0]["accuracy"]) == (0, 4, 1.0)
+    file.write_text("key;time;fail;label\n" + "k;1;0.5;true\n" * 3)
+    status, told = compare(models, [], "--file", str(file), "--format", "csv", "--delimiter", ";", "--json")
+    assert (status, told["events"], told["metrics"][0]["accuracy"]) == (0, 3, 1.0)
+
+
+def test_what_says_what_a_file_is_is_refused_for_a_topic(book):
+    for words in (["--label", "x"], ["--format", "csv"], ["--delimiter", ";"]):
+        parser = argparse.ArgumentParser()
+        versions.add_arguments(parser)
+        args = parser.parse_args(["compare", "1", "2", "--last", "5", *words])
+        with pytest.raises(SettingsError, match=words[0]):
+            comparing._records(book, args)
+
+
+def test_compare_reads_the_partition_that_is_the_shards_own(monkeypatch):
+    """`--shard partition-1` compared on partition 0, in silence."""
+    read = []
+    kafka = SimpleNamespace(bounds=lambda *_: SimpleNamespace(low=0, high=10), close=lambda _: None)
+    monkeypatch.setattr(comparing, "KafkaSource", lambda *_: kafka)
+    monkeypatch.setattr(comparing, "read_partition", lambda *asked: read.append(asked[2:]) or iter(()))
+    settings = fold.settings(fold.drifting(1), "linear", kafka={"scope": "partition"})
+    book = SimpleNamespace(settings=settings, own=1)
+    judged = Prequential(settings.schema.label.task, 2, settings.evaluation)
+    monkeypatch.setattr(
+        comparing, "_open", lambda *_, **__: SimpleNamespace(number=1, why=None, evaluation=judged)
+    )
+    parser = argparse.ArgumentParser()
+    versions.add_arguments(parser)
+    assert comparing.run(book, parser.parse_args(["compare", "1", "2", "--last", "5"])) == 1
+    assert read == [(1, (5, 10))]
+    with pytest.raises(SettingsError, match="--partition: partition 0 is not this shard's"):
+        comparing.run(book, parser.parse_args(["compare", "1", "2", "--last", "5", "--partition", "0"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaSource
 from fluvial.adapters.kafka.stretch import Bounds, read_partition
-from fluvial.adapters.parquet import rows_of
+from fluvial.adapters.parquet import ParquetRows, rows_of
 from fluvial.cli import find_modules_here
 from fluvial.cli.batch_means import BatchMeans
 from fluvial.cli.mapping import Mapping, compile_mapping
@@ -34,6 +34,8 @@ from fluvial.shard import extra_classes, spec_of
 from fluvial.types import Answer, Event, Label, Retired, Task
 
 SECONDS = 10.0
+_OFFSET = r"(\d+(?:_\d+)*)?"
+_STRETCH = re.compile(rf"{_OFFSET}\.\.{_OFFSET}", re.ASCII)
 EXACT = 1_000
 """Up to so many differing events the test is exact."""
 
@@ -232,16 +234,29 @@ def _codec(book: Book, newest: Newest) -> Codec:
 
 
 def _records(book: Book, args: argparse.Namespace) -> Iterator[Record]:
-    return _of_file(book, args) if args.file else _of_topic(book, args)
+    """The events that were asked for. Raises SettingsError, SourceError."""
+    if args.file is not None:
+        return _of_file(book, args)
+    for option in ("label", "format", "delimiter"):
+        if getattr(args, option):
+            raise SettingsError(f"--{option}: says what a file is, and the events of a topic are no file's")
+    return _of_topic(book, args)
 
 
 def _of_file(book: Book, args: argparse.Namespace) -> Iterator[Record]:
-    with rows_of(args.file) as file:
-        if isinstance(file, RowFile) and file.format == "json":
-            values: Iterator[bytes] = file.lines()
-        else:
-            encode = compile_mapping(Mapping(schema=book.settings.schema, label=args.label), file)
+    """Numbered from 1, mapped as `fluvial produce` maps them. Raises SettingsError."""
+    mapping = Mapping(schema=book.settings.schema, label=args.label)
+    with rows_of(args.file, args.format, args.delimiter) as file:
+        values: Iterator[bytes]
+        if isinstance(file, ParquetRows) or file.format == "csv":
+            encode = compile_mapping(mapping, file)
             values = (encode(row)[0] for row in file.cells())
+        elif mapping.maps:
+            names = file.field_names()
+            encode = compile_mapping(mapping, file, names)
+            values = (encode([row.get(name) for name in names])[0] for row in file.objects())
+        else:
+            values = file.lines()
         for number, value in enumerate(values, 1):
             yield Record(value, None, number, 0)
 
@@ -253,24 +268,29 @@ def _of_topic(book: Book, args: argparse.Namespace) -> Iterator[Record]:
         known = source.bounds(args.partition, SECONDS)
     finally:
         source.close(SECONDS)
-    bounds = Bounds(*_stretch(args, known.low, known.high))
-    if bounds.first >= bounds.end:
-        return
+    bounds = _stretch(args, known.low, known.high)
     for message in read_partition(book.settings.kafka, book.settings.service, args.partition, bounds):
         yield Record(message.value(), message.key(), message.offset(), message.timestamp()[1])
 
 
-def _stretch(args: argparse.Namespace, low: int, high: int) -> tuple[int, int]:
+def _stretch(args: argparse.Namespace, low: int, high: int) -> Bounds:
+    """What is asked for of a log from `low` up to `high`. Raises SettingsError for what it has not."""
+    if low >= high:
+        raise SettingsError(f"partition {args.partition} of the topic has no event")
+    has = f"partition {args.partition} has the offsets {low}..{high}, without the last"
     if args.last is not None:
-        return max(low, high - args.last), high
-    first, dots, after = args.topic.partition("..")
-    try:
-        begin, end = int(first or low), int(after or high)
-    except ValueError:
-        dots = ""
-    if not dots:
-        raise SettingsError(f"--topic: {args.topic!r} is not FROM..TO")
-    return begin, min(end, high)
+        if args.last < 1:
+            raise SettingsError(f"--last: {args.last} is no number of events; say at least 1")
+        return Bounds(max(low, high - args.last), high)
+    found = _STRETCH.fullmatch(args.topic)
+    if found is None:
+        raise SettingsError(f"--topic: {args.topic!r} is not FROM..TO; {has}")
+    first, end = int(found[1] or low), int(found[2] or high)
+    if first >= end:
+        raise SettingsError(f"--topic: {args.topic!r} is empty, it ends before it begins; {has}")
+    if first < low or end > high:
+        raise SettingsError(f"--topic: {args.topic!r} is not within the log; {has}")
+    return Bounds(first, end)
 
 
 # ---- the result -----------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from fluvial.cli.mapping import delimiter
 from fluvial.cli.plain import cell
 from fluvial.cli.version_reading import Book, partition_within
 from fluvial.errors import CheckpointError, SettingsError
-from fluvial.types import Reply, Rollback
+from fluvial.types import Kept, Reply, Rollback
 
 LOOK_SECONDS = 0.2
 _SPAN = re.compile(r"(?:(\d+):)?([\d_]+)\.\.([\d_]+)")
@@ -86,7 +87,15 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
     source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
     add("--partition", type=int, metavar="P", help="of the topic (default: the shard's own, else 0)")
-    add("--label", metavar="COLUMN", help="the label's column in a CSV (default: named as in the schema)")
+    add("--format", choices=("csv", "json", "parquet"), help="with --file: what it is (default: by its name)")
+    add(
+        "--delimiter",
+        type=delimiter,
+        default="",
+        metavar="C",
+        help="with --file: between the cells (default: comma; tab for .tsv)",
+    )
+    add("--label", metavar="COLUMN", help="with --file: the label's column (default: named as in the schema)")
     add("--learn", action="store_true", help="both learn as they go, each by itself")
 
 
@@ -115,7 +124,7 @@ def _list(book: Book, args: argparse.Namespace) -> int:
     versions = book.versions()
     if args.json:
         _print({"service": book.settings.service, "shard": book.shard, "versions": versions})
-        return 0
+        return 0 if versions else 1
     if not versions:
         print("no version yet: has `fluvial run` been started with these settings?")
         return 1
@@ -197,15 +206,19 @@ def _mark(book: Book, args: argparse.Namespace) -> int:
             raise SettingsError(f"version {number} is not known; `fluvial versions list` shows which are")
         book.store.annotate(book.shard, number, args.text, by)
         done, said = True, "annotated" if args.text else "has no note now"
+    elif args.action == "pin":
+        done = book.store.pin(book.shard, number, by)
+        said = (
+            "pinned" if done else "has no kept model to pin: one that answers now is kept once it is replaced"
+        )
     else:
-        done = book.store.pin(book.shard, number, by if args.action == "pin" else None)
-        said = "pinned" if args.action == "pin" else "no longer pinned"
-    if not done:
-        said = "has no kept model to pin: one that answers now is kept once it is replaced"
+        done = book.store.kept(book.shard).get(number, Kept()).pinned is not None
+        done = done and book.store.pin(book.shard, number, None)
+        said = "no longer pinned" if done else "is not pinned; `fluvial versions list` shows which are"
     if args.json:
         _print({"version": number, "done": done})
     else:
-        print(f"version {number} {said}")
+        print(f"version {number} {said}", file=sys.stdout if done else sys.stderr)
     return 0 if done else 1
 
 
