@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
 
-from fluvial.cli import comparing, versions
+from fluvial.cli import comparing, main, versions
 from fluvial.cli.comparing import contestant, serving
 from fluvial.cli.version_reading import Book, partition_within, shard_within
 from fluvial.cli.versions import _span
@@ -37,6 +38,12 @@ def test_the_partition_is_the_shards_own_and_no_other():
     assert partition_within(1, None, "--partition") == partition_within(1, 1, "--partition") == 1
     with pytest.raises(SettingsError, match="--partition: partition 0 is not this shard's, which is 1"):
         partition_within(1, 0, "--partition")
+
+
+def test_a_partition_that_no_topic_can_have_is_refused():
+    for said in (-1, 2**31):
+        with pytest.raises(SettingsError, match="--partition: .* is no partition"):
+            partition_within(None, said, "--partition")
 
 
 def test_a_span_without_a_partition_is_one_of_the_shards_own():
@@ -82,6 +89,46 @@ def test_a_kept_model_that_cannot_be_opened_is_listed_with_its_pin_and_note(book
         assert "cannot be opened" in out
         assert "before the campaign" in " ".join(out.split())
     assert "versions show N" in err or as_json
+
+
+def test_what_is_no_span_is_refused_with_a_sentence():
+    for text in ("_.._", "1__0..200", "_1..2", "1_..2", "0..\u0665", f"0..{2**63}", f"{2**63}:0..5"):
+        with pytest.raises(SettingsError, match="--skip"):
+            _span(text)
+    assert _span("1_000..20_000") == (0, 1_000, 20_000)
+
+
+def test_a_number_that_no_version_can_have_is_wrong_usage():
+    parser = argparse.ArgumentParser()
+    versions.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["rollback", str(2**63)])
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 1234"), OSError("No username set")])
+def test_a_user_without_a_name_is_told_by_number(monkeypatch, error):
+    def nobody():
+        raise error
+
+    monkeypatch.setattr(versions.getpass, "getuser", nobody)
+    assert versions._me().startswith(f"uid-{os.getuid()}@")
+
+
+NOT_UTF_8 = "caf\udce9"
+"""As Python passes on what was said in Latin-1."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rollback", "1", "--because", NOT_UTF_8],
+        ["pin", "1", "--by", NOT_UTF_8],
+        ["annotate", "1", NOT_UTF_8],
+    ],
+)
+def test_words_that_are_not_utf_8_are_refused_with_a_sentence(words, capsys):
+    assert main(["versions", *words]) == 1
+    assert "not UTF-8 at character 4" in capsys.readouterr().err
 
 
 # ---- two models, without a server -----------------------------------------------------------------

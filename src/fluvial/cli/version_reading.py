@@ -16,6 +16,8 @@ from fluvial.keys import Keys
 from fluvial.types import Kept, Task, Version
 
 TOPIC_SHARD = "all"
+MOST_PARTITIONS = 2**31
+"""Kafka counts them with 32 bits."""
 UNOPENED = "cannot be opened"
 """In the place of a cause that stands in an envelope which is refused."""
 _PARTITION_SHARD = re.compile(r"partition-(0|[1-9]\d*)", re.ASCII)
@@ -140,6 +142,8 @@ def partition_within(own: int | None, said: int | None, option: str) -> int:
 
     Raises SettingsError for another one than the shard's own: its model never saw that.
     """
+    if said is not None and not 0 <= said < MOST_PARTITIONS:
+        raise SettingsError(f"{option}: {said} is no partition; they count from 0")
     if own is None:
         return said or 0
     if said not in {None, own}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import re
 import secrets
 import socket
@@ -24,7 +25,9 @@ from fluvial.errors import CheckpointError, SettingsError
 from fluvial.types import Kept, Reply, Rollback
 
 LOOK_SECONDS = 0.2
-_SPAN = re.compile(r"(?:(\d+):)?([\d_]+)\.\.([\d_]+)")
+_SPAN = re.compile(r"(?:(\d+):)?(\d+(?:_\d+)*)\.\.(\d+(?:_\d+)*)", re.ASCII)
+MOST = 2**63 - 1
+"""No offset, partition or version is larger; a request that names one could not be written down."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def action(name: str, says: str, number: str | None = "number") -> argparse.ArgumentParser:
         made = actions.add_parser(name, help=says, description=says.capitalize() + ".", parents=[common])
         if number:
-            made.add_argument("number", type=int, metavar="N", help="the version")
+            made.add_argument("number", type=_version, metavar="N", help="the version")
         return made
 
     action("list", "all versions that are known, the newest last", None)
@@ -51,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     annotate = action("annotate", "write a note beside a version")
     annotate.add_argument("text", help="the note; empty removes it")
     _by(annotate)
+
+
+def _version(text: str) -> int:
+    """For argparse, to which anything else is wrong usage."""
+    number = int(text)
+    if not 0 <= number <= MOST:
+        msg = "is no number of a version"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def _by(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +92,8 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("a", type=int, metavar="A", help="a version")
-    add("b", type=int, metavar="B", help="another one")
+    add("a", type=_version, metavar="A", help="a version")
+    add("b", type=_version, metavar="B", help="another one")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--file", metavar="F", help="events: CSV, JSON lines or Parquet")
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
@@ -100,7 +112,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; 1 when it cannot be done, or a roll-back has no answer yet."""
+    """Do it; 1 when it cannot be done, or a roll-back has no answer yet. Raises SettingsError."""
+    _check_words(args)
     with Book(args.config, args.shard) as book:
         match args.action:
             case "list":
@@ -309,6 +322,8 @@ def _span(text: str, own: int | None = None) -> tuple[int, int, int]:
         raise SettingsError(f"--skip: {text!r} is not FROM..TO or PARTITION:FROM..TO")
     partition = partition_within(own, None if found[1] is None else int(found[1]), "--skip")
     span = partition, int(found[2]), int(found[3])
+    if max(span) > MOST:
+        raise SettingsError(f"--skip: {text!r} is beyond what an offset can be")
     if span[1] >= span[2]:
         raise SettingsError(f"--skip: {text!r} is empty; offsets count from FROM up to and without TO")
     return span
@@ -318,7 +333,23 @@ def _span(text: str, own: int | None = None) -> tuple[int, int, int]:
 
 
 def _me() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Login and host; in a container the user often has no name, and is told by number."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        login = f"uid-{os.getuid()}"
+    return f"{login}@{socket.gethostname()}"
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """Words that cannot be written down as UTF-8 are refused. Raises SettingsError."""
+    for name, option in (("because", "--because"), ("by", "--by"), ("text", "the note")):
+        try:
+            (getattr(args, name, None) or "").encode()
+        except UnicodeEncodeError as error:
+            raise SettingsError(
+                f"{option}: not UTF-8 at character {error.start + 1}; say it in UTF-8"
+            ) from None
 
 
 def _print(value: Any) -> None:
