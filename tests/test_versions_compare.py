@@ -11,6 +11,7 @@ from fluvial.cli import comparing, main, versions
 from fluvial.cli.comparing import contestant, serving
 from fluvial.cli.version_reading import Book, partition_within, shard_within
 from fluvial.cli.versions import _span
+from fluvial.codec import Codec
 from fluvial.crew import Crew
 from fluvial.errors import CheckpointRefused, SettingsError
 from fluvial.evaluation import Prequential
@@ -42,7 +43,7 @@ def test_the_partition_is_the_shards_own_and_no_other():
 
 def test_a_partition_that_no_topic_can_have_is_refused():
     for said in (-1, 2**31):
-        with pytest.raises(SettingsError, match="--partition: .* is no partition"):
+        with pytest.raises(SettingsError, match=r"--partition: .* is no partition"):
             partition_within(None, said, "--partition")
 
 
@@ -307,7 +308,7 @@ def test_what_says_what_a_file_is_is_refused_for_a_topic(book):
         versions.add_arguments(parser)
         args = parser.parse_args(["compare", "1", "2", "--last", "5", *words])
         with pytest.raises(SettingsError, match=words[0]):
-            comparing._records(book, args)
+            comparing._records(book, args, Codec(book.settings.schema))
 
 
 def test_compare_reads_the_partition_that_is_the_shards_own(monkeypatch):
@@ -328,3 +329,15 @@ def test_compare_reads_the_partition_that_is_the_shards_own(monkeypatch):
     assert read == [(1, (5, 10))]
     with pytest.raises(SettingsError, match="--partition: partition 0 is not this shard's"):
         comparing.run(book, parser.parse_args(["compare", "1", "2", "--last", "5", "--partition", "0"]))
+
+
+def test_columns_have_the_types_that_an_inferring_schema_has_settled_on(tmp_path):
+    log = fold.drifting(1)
+    log.schema = {"key": "key", "time": "time", "label": {"type": "binary"}, "infer": True}
+    state = {"features": [["zip", "category"], ["a", "number"], ["gone", "number"]], "events": 10**6}
+    codec = Codec(fold.settings(log, "linear").schema, state)
+    file = tmp_path / "events.csv"
+    file.write_text("key,time,a,zip,label\nk,1,0.5,01,true\n")
+    args = argparse.Namespace(file=str(file), format=None, delimiter="", label=None)
+    (record,) = comparing._of_file(args, codec)
+    assert codec.decode(record.value, None, 0, 0, 0).x == {"a": 0.5, "zip": "01"}

@@ -142,7 +142,7 @@ def run(book: Book, args: argparse.Namespace) -> int:
     pair = [_open(book, number, newest, learn=args.learn) for number in (args.a, args.b)]
     codec, task = _codec(book, newest), book.settings.schema.label.task
     counts, lead, why = Counter[str](), BatchMeans(), ""
-    for record in _records(book, args):
+    for record in _records(book, args, codec):
         try:
             event = codec.decode(record.value, record.key, args.partition, record.offset, record.milliseconds)
         except BadEvent as bad:
@@ -233,27 +233,35 @@ def _codec(book: Book, newest: Newest) -> Codec:
 # ---- events ---------------------------------------------------------------------------------------
 
 
-def _records(book: Book, args: argparse.Namespace) -> Iterator[Record]:
+def _records(book: Book, args: argparse.Namespace, codec: Codec) -> Iterator[Record]:
     """The events that were asked for. Raises SettingsError, SourceError."""
     if args.file is not None:
-        return _of_file(book, args)
+        return _of_file(args, codec)
     for option in ("label", "format", "delimiter"):
         if getattr(args, option):
             raise SettingsError(f"--{option}: says what a file is, and the events of a topic are no file's")
     return _of_topic(book, args)
 
 
-def _of_file(book: Book, args: argparse.Namespace) -> Iterator[Record]:
-    """Numbered from 1, mapped as `fluvial produce` maps them. Raises SettingsError."""
-    mapping = Mapping(schema=book.settings.schema, label=args.label)
+def _of_file(args: argparse.Namespace, codec: Codec) -> Iterator[Record]:
+    """Numbered from 1, mapped as `fluvial produce` maps them. Raises SettingsError.
+
+    What an inferring schema has settled on is the columns' types: a category `01` is no number.
+    """
+    settled = {} if codec.schema.infer is None else {each.name: each.type for each in codec.features}
+
+    def mapping(columns: Sequence[str]) -> Mapping:
+        types = {name: kind for name, kind in settled.items() if name in columns}
+        return Mapping(schema=codec.schema, label=args.label, types=types)
+
     with rows_of(args.file, args.format, args.delimiter) as file:
         values: Iterator[bytes]
         if isinstance(file, ParquetRows) or file.format == "csv":
-            encode = compile_mapping(mapping, file)
+            encode = compile_mapping(mapping(file.columns), file)
             values = (encode(row)[0] for row in file.cells())
-        elif mapping.maps:
+        elif mapping(()).maps:
             names = file.field_names()
-            encode = compile_mapping(mapping, file, names)
+            encode = compile_mapping(mapping(names), file, names)
             values = (encode([row.get(name) for name in names])[0] for row in file.objects())
         else:
             values = file.lines()
