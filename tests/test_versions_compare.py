@@ -132,6 +132,16 @@ def test_words_that_are_not_utf_8_are_refused_with_a_sentence(words, capsys):
     assert "not UTF-8 at character 4" in capsys.readouterr().err
 
 
+def test_a_version_that_answered_no_event_has_no_metrics_at_its_end():
+    version = {"events": 400, "events_at_end": 400, "metrics_at_end": {"accuracy": 0.5}}
+    assert versions._at_end(version) == {}
+    assert versions._end(version) == "it answered no event"
+    one = version | {"events_at_end": 401}
+    assert versions._at_end(one) == {"accuracy": 0.5}
+    assert versions._end(one) == "accuracy 0.5000"
+    assert versions._end(version | {"events_at_end": None, "metrics_at_end": None}) == "it has not ended"
+
+
 # ---- two models, without a server -----------------------------------------------------------------
 
 

@@ -58,10 +58,11 @@ class Book:
         checkpoint, kept = self.checkpoint(), self.store.kept(self.shard)
         lineage = {v.number: v for v in checkpoint.header.lineage} if checkpoint else {}
         serving = max(lineage, default=None)
-        ends = {v.parent: v.metrics for v in lineage.values()}
+        ends = {v.parent: (v.metrics, v.events) for v in lineage.values()}
         told = []
         for number in sorted(lineage.keys() | {n for n, k in kept.items() if k.at is not None}):
-            version, end, marks = lineage.get(number), ends.get(number), kept.get(number, Kept())
+            version, marks = lineage.get(number), kept.get(number, Kept())
+            end, events = ends.get(number, (None, None))
             if version is None:
                 try:
                     opened = self.kept(number)
@@ -71,7 +72,8 @@ class Book:
                 if opened is None or opened.header.served is None:
                     continue
                 version, end = opened.header.served.version, opened.header.served.metrics
-            told.append(_told(version, end, serving=number == serving) | _marks(marks))
+            ended = {"metrics_at_end": dict(end) if end is not None else None, "events_at_end": events}
+            told.append(_told(version, serving=number == serving) | ended | _marks(marks))
         return told
 
     def version(self, number: int) -> dict[str, Any] | None:
@@ -151,17 +153,16 @@ def partition_within(own: int | None, said: int | None, option: str) -> int:
     return own
 
 
-def _told(version: Version, end: Any, *, serving: bool) -> dict[str, Any]:
+def _told(version: Version, *, serving: bool) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(version)
-    ended = dict(end) if end is not None else None
-    return fields | {"metrics_at_end": ended, "serving": serving, "refused": None}
+    return fields | {"serving": serving, "refused": None}
 
 
 def _unopened(number: int, why: str) -> dict[str, Any]:
     """The same fields of a version of which no more than its number is known."""
     fields: dict[str, Any] = dict.fromkeys(Version.__struct_fields__)
     fields |= {"number": number, "cause": UNOPENED, "detail": {}, "metrics": {}}
-    return fields | {"metrics_at_end": None, "serving": False, "refused": why}
+    return fields | {"serving": False, "refused": why, "metrics_at_end": None, "events_at_end": None}
 
 
 def _marks(kept: Kept) -> dict[str, Any]:

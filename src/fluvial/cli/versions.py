@@ -142,9 +142,8 @@ def _list(book: Book, args: argparse.Namespace) -> int:
         print("no version yet: has `fluvial run` been started with these settings?")
         return 1
     name = book.metric
-    table = Table(
-        "", "cause", "where", "event", "when (UTC)", f"{name} before", "at its end", "kept", "", box=None
-    )
+    metrics = f"fading {name} before", "fading at its end"
+    table = Table("", "cause", "where", "event", "when (UTC)", *metrics, "kept", "", box=None)
     for version in versions:
         opened = version["refused"] is None
         cells = (
@@ -154,7 +153,7 @@ def _list(book: Book, args: argparse.Namespace) -> int:
             f"{version['events']:,}" if opened else "",
             _when(version["time"]),
             _number(version["metrics"].get(name)),
-            _number((version["metrics_at_end"] or {}).get(name)),
+            _number(_at_end(version).get(name)),
             f"{version['size']:,} bytes" if version["kept_since"] is not None else "",
             ", ".join(filter(None, ["pinned" if version["pinned"] else "", version["note"] or ""])),
         )
@@ -185,11 +184,8 @@ def _show(book: Book, args: argparse.Namespace) -> int:
         ),
         ("when", _when(version["time"]) or "not known: no event made it"),
         *((f"  {name}", _text(value)) for name, value in version["detail"].items()),
-        ("before it", _metrics(version["metrics"])),
-        (
-            "at its end",
-            _metrics(version["metrics_at_end"]) if version["metrics_at_end"] else "it has not ended",
-        ),
+        ("fading before", _metrics(version["metrics"])),
+        ("at its end", _end(version)),
         ("model", "not kept" if version["kept_since"] is None else f"{version['size']:,} bytes"),
     ]
     if version["kept_since"] is not None:
@@ -206,6 +202,20 @@ def _show(book: Book, args: argparse.Namespace) -> int:
         facts.add_row(name, cell(value))
     Console().print(facts)
     return 0
+
+
+def _at_end(version: Mapping[str, Any]) -> Mapping[str, float]:
+    """The fading metrics at its end; none where it answered no event, since they tell of others alone."""
+    if version["metrics_at_end"] is None or version["events_at_end"] == version["events"]:
+        return {}
+    metrics: Mapping[str, float] = version["metrics_at_end"]
+    return metrics
+
+
+def _end(version: Mapping[str, Any]) -> str:
+    if version["metrics_at_end"] is None:
+        return "it has not ended"
+    return _metrics(_at_end(version)) if _at_end(version) else "it answered no event"
 
 
 # ---- marks ----------------------------------------------------------------------------------------
