@@ -110,6 +110,7 @@ def _compare(live, fluvial, tmp_path):
     topic = fluvial("compare", "1", "3", "--topic", "0..400", "--json")
     assert topic["metrics"] == told["metrics"], "the same events"
     assert fluvial("compare", "1", "3", "--last", "50", "--json")["events"] == 50
+    assert "has the offsets 0..1200" in _error(live, "compare", "1", "3", "--topic", "0..1201")
     assert "no kept model" in _error(live, "compare", "1", "9", "--file", file)
     strange = tmp_path / "strange.csv"
     strange.write_text("key,time,a,label\nk,1,2,true\n")
@@ -138,6 +139,11 @@ def _roll_back(live, fluvial):
     assert (ledger.skipped, ledger.balanced()) == (100, True)
     last = fluvial("list", "--json")["versions"][-1]
     assert last["cause"] == "rollback"
+    came_and_went = fluvial("show", "4", "--json")
+    assert came_and_went["events_at_end"] == came_and_went["events"]
+    assert "it answered no event" in fluvial("show", "4")
+    assert "is not pinned" in fluvial("unpin", "999", status=1)
+    assert "--shard" in _error(live, "rollback", "1", "--shard", "partition-0", "--wait", "0")
     assert (last["detail"]["by"], last["detail"]["because"]) == ("ann", "bad labels")
 
 

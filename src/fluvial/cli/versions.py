@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import re
 import secrets
 import socket
@@ -17,13 +18,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from fluvial.cli.mapping import delimiter
 from fluvial.cli.plain import cell
-from fluvial.cli.version_reading import Book
+from fluvial.cli.version_reading import Book, partition_within
 from fluvial.errors import CheckpointError, SettingsError
-from fluvial.types import Reply, Rollback
+from fluvial.types import Kept, Reply, Rollback
 
 LOOK_SECONDS = 0.2
-_SPAN = re.compile(r"(?:(\d+):)?([\d_]+)\.\.([\d_]+)")
+_SPAN = re.compile(r"(?:(\d+):)?(\d+(?:_\d+)*)\.\.(\d+(?:_\d+)*)", re.ASCII)
+MOST = 2**63 - 1
+"""No offset, partition or version is larger; a request that names one could not be written down."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def action(name: str, says: str, number: str | None = "number") -> argparse.ArgumentParser:
         made = actions.add_parser(name, help=says, description=says.capitalize() + ".", parents=[common])
         if number:
-            made.add_argument("number", type=int, metavar="N", help="the version")
+            made.add_argument("number", type=_version, metavar="N", help="the version")
         return made
 
     action("list", "all versions that are known, the newest last", None)
@@ -50,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     annotate = action("annotate", "write a note beside a version")
     annotate.add_argument("text", help="the note; empty removes it")
     _by(annotate)
+
+
+def _version(text: str) -> int:
+    """For argparse, to which anything else is wrong usage."""
+    number = int(text)
+    if not 0 <= number <= MOST:
+        msg = "is no number of a version"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def _by(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +83,8 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[P:]FROM..TO",
-        help="leave these offsets (without TO) of partition P (default 0) out; may be repeated",
+        help="leave these offsets (without TO) of partition P (default: the shard's own, else 0) out; "
+        "may be repeated",
     )
     add("--withdraw", action="store_true", help="take a request back that no worker has carried out yet")
     add("--wait", type=float, default=15.0, metavar="SECONDS", help="for the answer (default %(default)s)")
@@ -78,19 +92,28 @@ def _rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("a", type=int, metavar="A", help="a version")
-    add("b", type=int, metavar="B", help="another one")
+    add("a", type=_version, metavar="A", help="a version")
+    add("b", type=_version, metavar="B", help="another one")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--file", metavar="F", help="events: CSV, JSON lines or Parquet")
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
     source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
-    add("--partition", type=int, default=0, metavar="P", help="of the topic (default %(default)s)")
-    add("--label", metavar="COLUMN", help="the label's column in a CSV (default: named as in the schema)")
+    add("--partition", type=int, metavar="P", help="of the topic (default: the shard's own, else 0)")
+    add("--format", choices=("csv", "json", "parquet"), help="with --file: what it is (default: by its name)")
+    add(
+        "--delimiter",
+        type=delimiter,
+        default="",
+        metavar="C",
+        help="with --file: between the cells (default: comma; tab for .tsv)",
+    )
+    add("--label", metavar="COLUMN", help="with --file: the label's column (default: named as in the schema)")
     add("--learn", action="store_true", help="both learn as they go, each by itself")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; 1 when it cannot be done, or a roll-back has no answer yet."""
+    """Do it; 1 when it cannot be done, or a roll-back has no answer yet. Raises SettingsError."""
+    _check_words(args)
     with Book(args.config, args.shard) as book:
         match args.action:
             case "list":
@@ -114,30 +137,31 @@ def _list(book: Book, args: argparse.Namespace) -> int:
     versions = book.versions()
     if args.json:
         _print({"service": book.settings.service, "shard": book.shard, "versions": versions})
-        return 0
+        return 0 if versions else 1
     if not versions:
         print("no version yet: has `fluvial run` been started with these settings?")
         return 1
     name = book.metric
-    table = Table(
-        "", "cause", "where", "event", "when (UTC)", f"{name} before", "at its end", "kept", "", box=None
-    )
+    metrics = f"fading {name} before", "fading at its end"
+    table = Table("", "cause", "where", "event", "when (UTC)", *metrics, "kept", "", box=None)
     for version in versions:
-        where = f"{version['partition']}:{version['offset']}"
+        opened = version["refused"] is None
         cells = (
             f"{version['number']}{' *' if version['serving'] else ''}",
             version["cause"],
-            where,
-            f"{version['events']:,}",
+            f"{version['partition']}:{version['offset']}" if opened else "",
+            f"{version['events']:,}" if opened else "",
             _when(version["time"]),
             _number(version["metrics"].get(name)),
-            _number((version["metrics_at_end"] or {}).get(name)),
+            _number(_at_end(version).get(name)),
             f"{version['size']:,} bytes" if version["kept_since"] is not None else "",
             ", ".join(filter(None, ["pinned" if version["pinned"] else "", version["note"] or ""])),
         )
         table.add_row(*map(cell, cells))
     Console().print(table)
     print("* answers now", file=sys.stderr)
+    if any(version["refused"] for version in versions):
+        print("`fluvial versions show N` says why one cannot be opened", file=sys.stderr)
     return 0
 
 
@@ -160,11 +184,8 @@ def _show(book: Book, args: argparse.Namespace) -> int:
         ),
         ("when", _when(version["time"]) or "not known: no event made it"),
         *((f"  {name}", _text(value)) for name, value in version["detail"].items()),
-        ("before it", _metrics(version["metrics"])),
-        (
-            "at its end",
-            _metrics(version["metrics_at_end"]) if version["metrics_at_end"] else "it has not ended",
-        ),
+        ("fading before", _metrics(version["metrics"])),
+        ("at its end", _end(version)),
         ("model", "not kept" if version["kept_since"] is None else f"{version['size']:,} bytes"),
     ]
     if version["kept_since"] is not None:
@@ -183,6 +204,20 @@ def _show(book: Book, args: argparse.Namespace) -> int:
     return 0
 
 
+def _at_end(version: Mapping[str, Any]) -> Mapping[str, float]:
+    """The fading metrics at its end; none where it answered no event, since they tell of others alone."""
+    if version["metrics_at_end"] is None or version["events_at_end"] == version["events"]:
+        return {}
+    metrics: Mapping[str, float] = version["metrics_at_end"]
+    return metrics
+
+
+def _end(version: Mapping[str, Any]) -> str:
+    if version["metrics_at_end"] is None:
+        return "it has not ended"
+    return _metrics(_at_end(version)) if _at_end(version) else "it answered no event"
+
+
 # ---- marks ----------------------------------------------------------------------------------------
 
 
@@ -190,19 +225,23 @@ def _mark(book: Book, args: argparse.Namespace) -> int:
     """Pin, unpin or annotate."""
     number, by = args.number, args.by or _me()
     if args.action == "annotate":
-        if book.version(number) is None:
+        if all(version["number"] != number for version in book.versions()):
             raise SettingsError(f"version {number} is not known; `fluvial versions list` shows which are")
         book.store.annotate(book.shard, number, args.text, by)
         done, said = True, "annotated" if args.text else "has no note now"
+    elif args.action == "pin":
+        done = book.store.pin(book.shard, number, by)
+        said = (
+            "pinned" if done else "has no kept model to pin: one that answers now is kept once it is replaced"
+        )
     else:
-        done = book.store.pin(book.shard, number, by if args.action == "pin" else None)
-        said = "pinned" if args.action == "pin" else "no longer pinned"
-    if not done:
-        said = "has no kept model to pin: one that answers now is kept once it is replaced"
+        done = book.store.kept(book.shard).get(number, Kept()).pinned is not None
+        done = done and book.store.pin(book.shard, number, None)
+        said = "no longer pinned" if done else "is not pinned; `fluvial versions list` shows which are"
     if args.json:
         _print({"version": number, "done": done})
     else:
-        print(f"version {number} {said}")
+        print(f"version {number} {said}", file=sys.stdout if done else sys.stderr)
     return 0 if done else 1
 
 
@@ -210,7 +249,7 @@ def _mark(book: Book, args: argparse.Namespace) -> int:
 
 
 def _roll_back(book: Book, args: argparse.Namespace) -> int:
-    spans = tuple(_span(text) for text in args.skip)
+    spans = tuple(_span(text, book.own) for text in args.skip)
     if spans and not args.relearn:
         raise SettingsError("--skip: leaves out of what is learned again; add --relearn")
     request = Rollback(
@@ -283,11 +322,18 @@ def _carried_out(book: Book, request: Rollback) -> int | None:
     return next((v.number for v in lineage if v.detail.get("request") == request.id), None)
 
 
-def _span(text: str) -> tuple[int, int, int]:
+def _span(text: str, own: int | None = None) -> tuple[int, int, int]:
+    """Partition and offsets; `own`: the one partition that the shard has, if it has but one.
+
+    Raises SettingsError for what is no span, an empty one, and one of another shard's partition.
+    """
     found = _SPAN.fullmatch(text)
     if found is None:
         raise SettingsError(f"--skip: {text!r} is not FROM..TO or PARTITION:FROM..TO")
-    span = int(found[1] or 0), int(found[2]), int(found[3])
+    partition = partition_within(own, None if found[1] is None else int(found[1]), "--skip")
+    span = partition, int(found[2]), int(found[3])
+    if max(span) > MOST:
+        raise SettingsError(f"--skip: {text!r} is beyond what an offset can be")
     if span[1] >= span[2]:
         raise SettingsError(f"--skip: {text!r} is empty; offsets count from FROM up to and without TO")
     return span
@@ -297,7 +343,23 @@ def _span(text: str) -> tuple[int, int, int]:
 
 
 def _me() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Login and host; in a container the user often has no name, and is told by number."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        login = f"uid-{os.getuid()}"
+    return f"{login}@{socket.gethostname()}"
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """Words that cannot be written down as UTF-8 are refused. Raises SettingsError."""
+    for name, option in (("because", "--because"), ("by", "--by"), ("text", "the note")):
+        try:
+            (getattr(args, name, None) or "").encode()
+        except UnicodeEncodeError as error:
+            raise SettingsError(
+                f"{option}: not UTF-8 at character {error.start + 1}; say it in UTF-8"
+            ) from None
 
 
 def _print(value: Any) -> None:
