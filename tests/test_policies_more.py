@@ -1,6 +1,7 @@
 """Policies with a trial, a schedule or rungs, and those of users: decisions by standing."""
 
 import copy
+import random
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from fluvial.config import PolicySettings
 from fluvial.errors import SettingsError
+from fluvial.learner import Learner
 from fluvial.policies import Challenger, Ladder, Own, Recall, Refit, Rung, Scheduled, make_policy
 from fluvial.policies.own import fault, find
 from fluvial.policies.totality import STANDINGS, faults
@@ -69,10 +71,10 @@ def test_pure_and_total(policy, given_standing, on_trial, time, asked):
 
 @given(policies, standings)
 def test_no_storm(policy, given_standing):
+    if isinstance(policy, Scheduled):
+        return  # as often as somebody chose is no storm
     if given_standing.recent_reactions < policy.max_reactions:
         return
-    if getattr(policy, "interval_events", 0):
-        return  # so many events apart, as somebody chose, is no storm
     assert all(decision.action is Action.HOLD for decision in policy(given_standing))
 
 
@@ -159,6 +161,12 @@ def test_by_events():
         (10 * DAY - 5, 10 * DAY + 9, (version(10 * DAY + 5, "reset"),), True),  # that was another thing
         (10 * DAY - 5, 10 * DAY + 9, (version(9 * DAY + 5),), True),
         (10 * DAY - 5, 14 * DAY + 9, (version(9 * DAY + 5),), True),  # four at once are one
+        (12 * DAY + 5, 11 * DAY + 9, (version(10 * DAY + 5), version(12 * DAY + 5)), False),  # a straggler
+        (10 * DAY + 5, 10 * DAY + 9, (version(40 * DAY), version(10 * DAY)), False),
+        (10 * DAY + 5, 11 * DAY + 9, (version(10 * DAY), version(40 * DAY)), True),  # that was from ahead
+        (10 * DAY + 5, 10 * DAY + 9, (version(10 * DAY), version(11 * DAY)), False),  # just after a midnight
+        (39 * DAY + 5, 40 * DAY + 9, (version(40 * DAY), version(39 * DAY)), True),  # it is that day now
+        (10 * DAY + 5, 11 * DAY + 9, (version(40 * DAY),), True),
     ],
 )
 def test_by_event_time(asked, time, versions, due):
@@ -176,6 +184,81 @@ def test_midnight_in_the_fold():
     made = [v for v in folded.learner.lineage.versions if v.cause == "refit"]
     assert len(made) == 3
     assert all(0 <= v.time % DAY <= 32 * 300.0 for v in made)
+
+
+def days_renewed(times):
+    """The day, counted from the first, of every refit that the clock made at these event times."""
+    log = fold.drifting(len(times))
+    log.events = [(20 * DAY + time, x, y) for time, (_, x, y) in zip(times, log.events, strict=True)]
+    table = {"name": "scheduled", "interval_seconds": DAY, "refit_events": 50}
+    folded = fold.fold(fold.settings(log, "linear", table, drift={"planes": []}), log.values)
+    made = [v for v in folded.learner.lineage.versions if v.cause == "refit"]
+    return [int(v.time // DAY) - 20 for v in made]
+
+
+def minutes(days, each=2.0):
+    """Event times from noon on, so many minutes apart."""
+    return [DAY / 2 + 60.0 * each * i for i in range(int(days * 1_440 / each))]
+
+
+def test_midnights_in_order():
+    assert days_renewed(minutes(5)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("late", [0.5 * DAY, DAY, 2 * DAY])
+@pytest.mark.parametrize("at", [351, 991, 1_087, 1_151])
+def test_a_straggler_makes_no_midnight_and_takes_none(at, late):
+    """On the first day, in an evening, at the first look after a midnight, and two looks later."""
+    times = minutes(3)
+    assert at % 32 == 31
+    times[at] -= late
+    assert days_renewed(times) == [1, 2, 3]
+
+
+def test_two_per_cent_a_day_late_make_no_midnight_and_take_none():
+    rng = random.Random(1)
+    times = [time - (DAY if rng.random() < 0.02 else 0.0) for time in minutes(5)]
+    assert days_renewed(times) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("at", [351, 767, 1_055])
+def test_an_event_from_far_ahead_makes_one_renewal_and_takes_none(at):
+    """The last of them is the last look before a midnight."""
+    times = minutes(4)
+    assert at % 32 == 31
+    times[at] += 30 * DAY
+    days = days_renewed(times)
+    assert [day for day in days if day < 10] == [1, 2, 3, 4]
+    assert len(days) == 5
+
+
+def test_the_day_that_an_event_was_ahead_of_has_its_own_midnight():
+    times = minutes(4)
+    times[351] += 3 * DAY
+    assert days_renewed(times) == [3, 1, 2, 3, 4]
+
+
+def test_partitions_that_are_read_in_turn_have_one_midnight():
+    """As after an outage: long runs of one, then of the other, hours behind."""
+    times = minutes(3)
+    runs = [[t for t in times[i : i + 500] for _ in (0, 1)] for i in range(0, len(times), 500)]
+    assert days_renewed([t - 5 * 3_600.0 * k for run in runs for k in (0, 1) for t in run[k::2]]) == [1, 2, 3]
+
+
+def test_a_slow_topic_has_all_its_midnights():
+    """Twelve within the events over which storms are counted: somebody chose them."""
+    assert days_renewed(minutes(12, each=5)) == list(range(1, 13))
+
+
+def test_a_state_with_one_time_goes_on():
+    log = fold.drifting(500)
+    settings = fold.settings(log, "linear", {"name": "scheduled", "interval_seconds": DAY})
+    learner = fold.fold(settings, log.values).learner
+    state = learner.state()
+    state["reactions"] = {"asked": 7.0}
+    assert Learner(learner.spec, state).standing().asked == 7.0
+    state["reactions"] = {"asked": None}
+    assert Learner(learner.spec, state).standing().asked is None
 
 
 # --- the ladder -------------------------------------------------------------------------------------

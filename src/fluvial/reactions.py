@@ -42,6 +42,8 @@ SAME_ANSWERS = ("promotion", "restart")
 """Causes of versions that answer as the one before did: the mixture is the same."""
 LOOK_BACK = 500
 """Events on which retired models are compared when a policy recalls without a dated change."""
+ASKS = 9
+"""Times at which the policy was asked that stand for the hour: no single event can move their middle far."""
 RECALL_EVIDENCE = 20.0
 """E-value, for each candidate, that a retired model needs against the present and the fresh one."""
 
@@ -93,6 +95,11 @@ def faded(rows: Sequence[Learned], half_life: float) -> list[Learned]:
     return [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
 
 
+def _middle(times: Sequence[float]) -> float | None:
+    """The lower median; None of none."""
+    return sorted(times)[(len(times) - 1) // 2] if times else None
+
+
 def _before(ledger: Ledger, event: Event) -> Mapping[str, Any]:
     return ledger.before(event.partition, event.offset, labelled=event.y is not None)
 
@@ -132,8 +139,8 @@ class Reactions:
     _snapshot: Mapping[str, bytes]
     _version: int
     _rows: list[Row]
-    _asked: float | None
-    """Event time when the policy was asked last."""
+    _asked: list[float]
+    """Event times at which the policy was asked last, `ASKS` at most, the newest last."""
     _stock: list[tuple[int, bytes]]
     """Retired models that can be recalled, by the version that each served as, the oldest first."""
     _trial: Trial | None
@@ -157,7 +164,7 @@ class Reactions:
             turn = decision.action is Action.RESTART and decision.signal is None
             self.counts["turns" if turn else f"reaction:{decision.action}"] += 1
             self._carry_out(event, decision, note)
-        self._asked = event.time
+        self._asked = [*self._asked, event.time][-ASKS:]
         return note
 
     def _carry_out(self, event: Event, decision: Decision, note: Note) -> None:
@@ -189,7 +196,7 @@ class Reactions:
             signals=tuple(signals),
             members=self.mixture.standings(self.events),
             time=time,
-            asked=self._asked,
+            asked=_middle(self._asked),
             versions=tuple(self.lineage.versions),
             retired=tuple(number for number, _ in self._stock),
             rival=self._trial.standing(self.events) if self._trial is not None else None,
@@ -477,11 +484,12 @@ class Reactions:
         """As primitives and pickles."""
         trial = self._trial
         on_trial = None if trial is None else (self._crew.dump([trial.member]), trial.state())
-        return {"asked": self._asked, "stock": list(self._stock), "trial": on_trial}
+        return {"times": list(self._asked), "stock": list(self._stock), "trial": on_trial}
 
     def _resume_reactions(self, state: Mapping[str, Any]) -> None:
         """Undo `_reactions_state`; of an older state, which knows none of this, begin with nothing."""
-        self._asked = state.get("asked")
+        older = state.get("asked")  # one time alone, before stragglers were told apart
+        self._asked = list(state.get("times", () if older is None else (older,)))
         kept = self.spec.policy.recalls
         self._stock = [(n, blob) for n, blob in state.get("stock", ())][-kept:] if kept else []
         on_trial = state.get("trial") if self.spec.policy.ready else None
