@@ -243,6 +243,23 @@ def test_half_life():
     assert (weights[-1], weights[-101], weights[0]) == (1.0, 0.5, 0.25)
 
 
+def test_what_weighs_next_to_nothing_is_left_out():
+    """The newest keeps its own weight, whatever the half-life."""
+    rows = [({}, True, 1.0)] * 2_000
+    assert [w for _, _, w in faded(rows, 1.0)] == [0.5**k for k in reversed(range(20))]
+    assert [w for _, _, w in faded(rows, 5e-324)] == [1.0]
+    assert faded([({}, True, 1e-6), ({}, True, 1.0)], 1_000.0) == [({}, True, 1.0)]
+
+
+@pytest.mark.parametrize("half_life", [1.0, 0.001])
+@pytest.mark.parametrize("factory", ["hoeffding", "linear"])
+def test_a_refit_of_a_short_half_life_goes_on(factory, half_life):
+    """A tree of River's divides by the weight in its leaves."""
+    table = {"name": "scheduled", "interval_events": 2_050, "refit_events": 2_000, "half_life": half_life}
+    folded = run(table, factory, fold.drifting(4_100))
+    assert [v.detail["warmed_on"] for v in versions(folded, "refit")] == [20 if half_life == 1.0 else 1] * 2
+
+
 def test_a_tree_keeps_its_branches_and_forgets_its_leaves():
     log = fold.drifting(4_000)
     model = fold.plain_model(fold.settings(log, "hoeffding"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fluvial.codec.compiled import MIN_WEIGHT
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import ErrorMonitor
 from fluvial.drift.planes import Planes
@@ -90,9 +91,13 @@ class Derived(Mapping[str, float]):
 
 
 def faded(rows: Sequence[Learned], half_life: float) -> list[Learned]:
-    """Rows whose weight halves with every `half_life` events of age; the newest keeps its own."""
+    """Rows whose weight halves with every `half_life` events of age; the newest keeps its own.
+
+    Those that weigh less than an event may are left out: River's trees divide by weights.
+    """
     last = len(rows) - 1
-    return [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
+    weighed = [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
+    return [row for row in weighed if row[2] >= MIN_WEIGHT]
 
 
 def _middle(times: Sequence[float]) -> float | None:
@@ -211,16 +216,18 @@ class Reactions:
         if refit and decision.events:
             warm = self._newest(decision.events)
         fading = refit and decision.half_life > 0.0
+        recent = faded(warm, decision.half_life) if fading else warm
+        taught = 0
         self._retire(note, event)
         for index, old in enumerate(self.mixture.members):
             fresh = self._crew.fresh(old, self._before_this_event)
-            if fading and self._crew.takes_weight[old.lane]:
-                self._teach(fresh, faded(warm, decision.half_life), event, weighted=True)
-            else:
-                self._teach(fresh, warm, event)
+            weighted = fading and self._crew.takes_weight[old.lane]
+            rows = recent if weighted else warm
+            self._teach(fresh, rows, event, weighted=weighted)
+            taught = max(taught, len(rows))
             self.mixture.members[index] = fresh
         self._level_weights()
-        detail: dict[str, Any] = {"warmed_on": len(warm), "kept": list(self.spec.keep)}
+        detail: dict[str, Any] = {"warmed_on": taught, "kept": list(self.spec.keep)}
         if self.spec.part != "all":
             detail["part"] = self.spec.part
         self._make_version(str(decision.action), event, decision, note, detail)
