@@ -415,6 +415,38 @@ def test_a_decision_between_two_turns_learns_the_newest_events_too():
     assert model.predict_proba_one(x) == plain.predict_proba_one(x)
 
 
+@pytest.mark.parametrize(
+    ("second", "word"),
+    [(Decision(Action.PROMOTE, rival=True), "promotion"), (Decision(Action.DISMISS), "dismissal")],
+)
+def test_what_ends_a_trial_that_a_decision_before_it_ended_is_held(second, word):
+    """It is neither done nor counted as done, and the journal says so."""
+
+    class Both:
+        name, challengers, period, recalls, ready = "both", 0, 50, 0, 1
+
+        def __call__(self, standing):
+            asked = {50: [Decision(Action.CHALLENGE)], 100: [Decision(Action.RESET), second]}
+            return asked.get(standing.events, [])
+
+    log = fold.drifting(200)
+    settings = fold.settings(log, "linear", drift={"planes": []})
+    spec = msgspec.structs.replace(spec_of(settings), policy=Both())
+    learner = Learner.genesis(spec, fold.genesis(settings)._crew.blanks, {0: 0})
+    outcomes = [learner.step(event) for event in fold.decoded(settings, log.values)]
+    told = [
+        entry
+        for outcome in outcomes
+        if outcome.rare
+        for entry in outcome.rare.entries
+        if entry.kind != SignalKind.WARNING
+    ]
+    assert [(e.kind, e.offset) for e in told] == [("challenge", 49), ("version", 99), ("hold", 99)]
+    assert f"no {word} of a rival: none is on trial" in told[-1].detail["because"]
+    did = {name: count for name, count in learner.counts.items() if name.startswith("reaction:")}
+    assert did == {"reaction:challenge": 1, "reaction:reset": 1, "reaction:hold": 1}
+
+
 @pytest.mark.parametrize("action", [Action.RECALL, Action.REFIT, Action.CHALLENGE])
 def test_every_action_without_a_signal_and_without_a_past(action):
     """Total on the learner's side too: at the very first event, answering nothing."""

@@ -165,12 +165,25 @@ class Reactions:
         for signal in signals:
             self.counts[f"{signal.kind}:{signal.plane}"] += 1
             note.entries.append(self._entry(signal.kind, event, told(signal)))
-        for decision in self.spec.policy(self.standing(signals, event.time)):
+        for decided in self.spec.policy(self.standing(signals, event.time)):
+            decision = self._possible(decided)
             turn = decision.action is Action.RESTART and decision.signal is None
             self.counts["turns" if turn else f"reaction:{decision.action}"] += 1
             self._carry_out(event, decision, note)
         self._asked = [*self._asked, event.time][-ASKS:]
         return note
+
+    def _possible(self, decision: Decision) -> Decision:
+        """The same, or a hold where it is about a trial and there is none."""
+        about_rival = decision.action is Action.DISMISS or (
+            decision.action is Action.PROMOTE and decision.rival
+        )
+        if self._trial is not None or not about_rival:
+            return decision
+        because = (
+            f"no {decision.action} of a rival: none is on trial; a decision before this one may have ended it"
+        )
+        return Decision(action=Action.HOLD, because=because, signal=decision.signal)
 
     def _carry_out(self, event: Event, decision: Decision, note: Note) -> None:
         """Do one thing that the policy decided."""
