@@ -1,6 +1,7 @@
 """Policies with a trial, a schedule or rungs, and those of users: decisions by standing."""
 
 import copy
+import math
 import random
 import tomllib
 from pathlib import Path
@@ -16,7 +17,7 @@ from fluvial.learner import Learner
 from fluvial.policies import Challenger, Ladder, Own, Recall, Refit, Rung, Scheduled, make_policy
 from fluvial.policies.own import fault, find
 from fluvial.policies.totality import STANDINGS, faults
-from fluvial.types import Action, RivalStanding, Signal, SignalKind, Version
+from fluvial.types import Action, Moved, RivalStanding, Signal, SignalKind, Version
 from support import fold
 from test_policies import drift, standing, standings
 
@@ -304,6 +305,48 @@ def test_rungs_of_ones_own():
     assert held.action is Action.HOLD
 
 
+def moved(*distances, before=0.5, after=0.5, plane="features"):
+    parts = tuple(Moved("a", "mean", before, after, distance) for distance in distances)
+    return msgspec.structs.replace(drift(plane), before=before, after=after, moved=parts)
+
+
+@pytest.mark.parametrize(
+    ("signal", "reached"),
+    [
+        (moved(-2.0, before=10.0, after=8.0), True),  # a mean that fell
+        (moved(-1.2, before=3.0, after=1.0), True),  # a spread
+        (moved(-0.5, before=0.5, after=0.0), True),  # none is missing any more
+        (moved(0.1, 0.6), True),  # the surest is not the furthest
+        (moved(0.4, before=0.0, after=900.0), False),  # whatever its unit
+        (moved(math.nan, 0.6, before=math.nan, after=math.nan), True),
+        (moved(math.nan, before=math.nan, after=math.nan), False),
+        (moved(before=0.9, after=0.1), True),  # what moved is not told
+        (moved(0.9, plane="predictions"), False),
+        (rising(0.5, plane="error"), False),
+    ],
+)
+def test_a_rung_of_the_data_is_reached_from_above_and_below(signal, reached):
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, 0.5, "features")])
+    resets = [d for d in policy(standing(signals=[signal])) if d.action is Action.RESET]
+    assert [d.signal for d in resets] == ([signal] if reached else [])
+
+
+def test_any_signal_reaches_a_rung_of_no_rise():
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, plane="features")])
+    for signal in (moved(-2.0, after=0.1), moved(0.0), moved(math.nan, after=math.nan), moved()):
+        assert [d.action for d in policy(standing(signals=[signal]))] == [Action.RESET]
+
+
+def test_a_signal_that_reaches_no_rung_is_held_and_the_trial_judged():
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, 0.5), Rung(SignalKind.DRIFT, Action.RECALL, 0.75)])
+    signal = rising(0.25)
+    judged, held = policy(seen(signals=[signal, drift("features")], rival=rival(tested=500, evidence=1e6)))
+    assert (judged.action, judged.rival) == (Action.PROMOTE, True)
+    assert (held.action, held.signal) == (Action.HOLD, signal)
+    assert held.because == "error rose by 0.250; the lowest rung is at 0.5"
+    assert policy(standing(signals=[drift("features"), WARNING])) == (), "which have no rung"
+
+
 def test_the_ladder_on_the_page_is_the_default():
     (text,) = [block.split("```")[0] for block in page().split("```toml\n")[1:] if "rungs" in block]
     shown = make_policy(msgspec.convert(tomllib.loads(text)["policy"], PolicySettings))
@@ -323,6 +366,8 @@ def test_the_ladder_on_the_page_is_the_default():
         ({"name": "ladder", "rungs": [{"action": "explode"}]}, "policy.rungs[0].action: "),
         ({"name": "ladder", "rungs": [{"action": "reset", "rises": 1}]}, "policy.rungs[0]: "),
         ({"name": "ladder", "rungs": [{}]}, "policy.rungs[0].action: missing"),
+        ({"rungs": [{"action": "hold", "rise": 1.5}]}, "policy.rungs[0].rise: 1.5, and the error never"),
+        ({"rungs": [{"action": "hold", "rise": 11, "plane": "features"}]}, "policy.rungs[0].rise: "),
         ({"part": "roots"}, "policy.part: not one of 'all', 'last-step', 'leaves'"),
         ({"evidence": 1.0}, "policy.evidence: "),
     ],
