@@ -475,6 +475,69 @@ def test_a_part_that_remembers_is_found(module):
     assert "changed its own attributes" in faults(find("whole:Whole", {}).policy)[0]
 
 
+HARMLESS = {
+    "logger": "logging.getLogger('mine')",
+    "array": "np.array([0.1, 0.2])",
+    "frame": "{'limits': [np.zeros((2, 2)), {1, 2}]}",
+    "lock": "threading.Lock()",
+    "lambda": "lambda x: x",
+    "itself": "self",
+    "module": "logging",
+    "not a number": "[float('nan'), np.array([np.nan])]",
+    "deep": "functools.reduce(lambda inner, _: [inner], range(100_000), [])",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_a_policy_holds_is_no_fault(module, name):
+    """Whether it can be copied, compared, pickled, or none of it."""
+    word = f"holds_{name.replace(' ', '_')}"
+    text = (
+        "import functools, logging, threading\nimport numpy as np\nclass Holds:\n"
+        f"    def __init__(self):\n        self.held = {HARMLESS[name]}\n"
+        "    def __call__(self, standing):\n        return []\n"
+    )
+    module(text, word)
+    assert faults(find(f"{word}:Holds", {}).policy) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "change"),
+    [
+        ("np.zeros(2)", "self.held[0] += 1"),
+        ("[threading.Lock(), lambda x: x, {'seen': set()}]", "self.held[2]['seen'].add(standing.events)"),
+        ("collections.deque(maxlen=9)", "self.held.append(standing.time)"),
+        ("self", "self.times = getattr(self, 'times', 0) + 1"),
+    ],
+)
+def test_what_it_remembers_is_found_beside_what_cannot_be_pickled(module, held, change):
+    text = (
+        "import collections, threading\nimport numpy as np\nclass Counts:\n"
+        f"    def __init__(self):\n        self.lock, self.held = threading.Lock(), {held}\n"
+        f"    def __call__(self, standing):\n        {change}\n        return []\n"
+    )
+    word = f"counts_{sum(map(ord, held))}"
+    module(text, word)
+    assert "changed its own attributes" in faults(find(f"{word}:Counts", {}).policy)[0]
+
+
+def test_a_function_with_a_memory_is_found():
+    def policy(_standing):
+        policy.asked += 1
+        return []
+
+    policy.asked = 0
+    assert "changed its own attributes" in faults(policy)[0]
+
+
+def test_an_answer_that_does_not_compare_is_told_for_what_it_is(module):
+    module(
+        "import numpy as np\nclass Array:\n    def __call__(self, standing):\n        return np.zeros(2)\n",
+        "answers_array",
+    )
+    assert faults(find("answers_array:Array", {}).policy)[0].startswith("returned a ndarray, expected a list")
+
+
 def test_a_rival_is_ready_after_an_event_at_least(module):
     module("class Odd:\n    ready = 0\n    def __call__(self, standing):\n        return []\n", "odd")
     with pytest.raises(SettingsError, match="ready is 0; 1 to"):
