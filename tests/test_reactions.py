@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fluvial.crew import nested
+from fluvial.errors import SettingsError
 from fluvial.learner import Learner
 from fluvial.mixture import NonFiniteAnswer
 from fluvial.models import unpickle
@@ -295,6 +296,44 @@ def test_the_last_step_alone_is_replaced():
 
 
 # --- recall -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "keep", "says"),
+    [
+        (
+            {"preset": "linear"},
+            ["Standardize"],
+            "policy.keep: the model has no step 'Standardize'; its steps are 'Standardise', 'Log",
+        ),
+        (
+            {"preset": "linear"},
+            ["Standardise", "Logistic"],
+            "has no step 'Logistic'; its steps are 'LogisticRegression', 'Standardise'",
+        ),
+        (
+            {"preset": "auto"},
+            ["standardiserecent"],
+            "its steps are 'StandardiseRecent', 'Standardise', 'LogisticRegression'",
+        ),
+        ("hoeffding", ["Standardise"], "'Standardise', and the model is no pipeline"),
+    ],
+)
+def test_a_step_to_keep_that_no_lane_has_is_refused(factory, keep, says):
+    """At the start of a lineage and at every later one: nothing would be kept, and the version say it was."""
+    log = fold.drifting(200)
+    settings = fold.settings(log, factory, {"name": "reset", "keep": keep})
+    with pytest.raises(SettingsError) as caught:
+        fold.genesis(settings)
+    assert says in str(caught.value)
+    learner = fold.fold(fold.settings(log, factory, "reset"), log.values).learner
+    with pytest.raises(SettingsError, match=r"policy\.keep"):
+        Learner(spec_of(settings), learner.state())
+
+
+def test_a_step_to_keep_may_be_of_one_lane_alone():
+    settings = fold.settings(fold.drifting(200), {"preset": "auto"}, {"keep": ["StandardiseRecent"]})
+    assert fold.genesis(settings).spec.keep == ("StandardiseRecent",)
 
 
 def test_the_model_that_knew_the_concept_comes_back_by_name():
