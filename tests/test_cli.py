@@ -160,6 +160,14 @@ def test_a_half_life_for_a_model_without_weights_is_a_fault(here):
     assert "policy.half_life: lane 'bayes' takes no sample weight" in done.stdout
 
 
+def test_a_step_to_keep_that_the_model_has_not_is_a_fault(here):
+    done = fluvial(
+        here, "check", "--offline", FLUVIAL__POLICY__KEEP='["Standardize"]', FLUVIAL__MODEL__PRESET="linear"
+    )
+    assert done.returncode == 1
+    assert "fault  policy: policy.keep: the model has no step 'Standardize'; its steps are" in done.stdout
+
+
 def test_an_unseeded_forest_is_a_fault_that_says_what_to_change(here):
     use(here, "unseeded")
     done = fluvial(here, "check", "--offline")

@@ -1,6 +1,8 @@
 """Policies with a trial, a schedule or rungs, and those of users: decisions by standing."""
 
 import copy
+import math
+import random
 import tomllib
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 
 from fluvial.config import PolicySettings
 from fluvial.errors import SettingsError
+from fluvial.learner import Learner
 from fluvial.policies import Challenger, Ladder, Own, Recall, Refit, Rung, Scheduled, make_policy
 from fluvial.policies.own import fault, find
 from fluvial.policies.totality import STANDINGS, faults
-from fluvial.types import Action, RivalStanding, Signal, SignalKind, Version
+from fluvial.types import Action, Moved, RivalStanding, Signal, SignalKind, Version
 from support import fold
 from test_policies import drift, standing, standings
 
@@ -69,10 +72,10 @@ def test_pure_and_total(policy, given_standing, on_trial, time, asked):
 
 @given(policies, standings)
 def test_no_storm(policy, given_standing):
+    if isinstance(policy, Scheduled):
+        return  # as often as somebody chose is no storm
     if given_standing.recent_reactions < policy.max_reactions:
         return
-    if getattr(policy, "interval_events", 0):
-        return  # so many events apart, as somebody chose, is no storm
     assert all(decision.action is Action.HOLD for decision in policy(given_standing))
 
 
@@ -159,6 +162,12 @@ def test_by_events():
         (10 * DAY - 5, 10 * DAY + 9, (version(10 * DAY + 5, "reset"),), True),  # that was another thing
         (10 * DAY - 5, 10 * DAY + 9, (version(9 * DAY + 5),), True),
         (10 * DAY - 5, 14 * DAY + 9, (version(9 * DAY + 5),), True),  # four at once are one
+        (12 * DAY + 5, 11 * DAY + 9, (version(10 * DAY + 5), version(12 * DAY + 5)), False),  # a straggler
+        (10 * DAY + 5, 10 * DAY + 9, (version(40 * DAY), version(10 * DAY)), False),
+        (10 * DAY + 5, 11 * DAY + 9, (version(10 * DAY), version(40 * DAY)), True),  # that was from ahead
+        (10 * DAY + 5, 10 * DAY + 9, (version(10 * DAY), version(11 * DAY)), False),  # just after a midnight
+        (39 * DAY + 5, 40 * DAY + 9, (version(40 * DAY), version(39 * DAY)), True),  # it is that day now
+        (10 * DAY + 5, 11 * DAY + 9, (version(40 * DAY),), True),
     ],
 )
 def test_by_event_time(asked, time, versions, due):
@@ -176,6 +185,81 @@ def test_midnight_in_the_fold():
     made = [v for v in folded.learner.lineage.versions if v.cause == "refit"]
     assert len(made) == 3
     assert all(0 <= v.time % DAY <= 32 * 300.0 for v in made)
+
+
+def days_renewed(times):
+    """The day, counted from the first, of every refit that the clock made at these event times."""
+    log = fold.drifting(len(times))
+    log.events = [(20 * DAY + time, x, y) for time, (_, x, y) in zip(times, log.events, strict=True)]
+    table = {"name": "scheduled", "interval_seconds": DAY, "refit_events": 50}
+    folded = fold.fold(fold.settings(log, "linear", table, drift={"planes": []}), log.values)
+    made = [v for v in folded.learner.lineage.versions if v.cause == "refit"]
+    return [int(v.time // DAY) - 20 for v in made]
+
+
+def minutes(days, each=2.0):
+    """Event times from noon on, so many minutes apart."""
+    return [DAY / 2 + 60.0 * each * i for i in range(int(days * 1_440 / each))]
+
+
+def test_midnights_in_order():
+    assert days_renewed(minutes(5)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("late", [0.5 * DAY, DAY, 2 * DAY])
+@pytest.mark.parametrize("at", [351, 991, 1_087, 1_151])
+def test_a_straggler_makes_no_midnight_and_takes_none(at, late):
+    """On the first day, in an evening, at the first look after a midnight, and two looks later."""
+    times = minutes(3)
+    assert at % 32 == 31
+    times[at] -= late
+    assert days_renewed(times) == [1, 2, 3]
+
+
+def test_two_per_cent_a_day_late_make_no_midnight_and_take_none():
+    rng = random.Random(1)
+    times = [time - (DAY if rng.random() < 0.02 else 0.0) for time in minutes(5)]
+    assert days_renewed(times) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("at", [351, 767, 1_055])
+def test_an_event_from_far_ahead_makes_one_renewal_and_takes_none(at):
+    """The last of them is the last look before a midnight."""
+    times = minutes(4)
+    assert at % 32 == 31
+    times[at] += 30 * DAY
+    days = days_renewed(times)
+    assert [day for day in days if day < 10] == [1, 2, 3, 4]
+    assert len(days) == 5
+
+
+def test_the_day_that_an_event_was_ahead_of_has_its_own_midnight():
+    times = minutes(4)
+    times[351] += 3 * DAY
+    assert days_renewed(times) == [3, 1, 2, 3, 4]
+
+
+def test_partitions_that_are_read_in_turn_have_one_midnight():
+    """As after an outage: long runs of one, then of the other, hours behind."""
+    times = minutes(3)
+    runs = [[t for t in times[i : i + 500] for _ in (0, 1)] for i in range(0, len(times), 500)]
+    assert days_renewed([t - 5 * 3_600.0 * k for run in runs for k in (0, 1) for t in run[k::2]]) == [1, 2, 3]
+
+
+def test_a_slow_topic_has_all_its_midnights():
+    """Twelve within the events over which storms are counted: somebody chose them."""
+    assert days_renewed(minutes(12, each=5)) == list(range(1, 13))
+
+
+def test_a_state_with_one_time_goes_on():
+    log = fold.drifting(500)
+    settings = fold.settings(log, "linear", {"name": "scheduled", "interval_seconds": DAY})
+    learner = fold.fold(settings, log.values).learner
+    state = learner.state()
+    state["reactions"] = {"asked": 7.0}
+    assert Learner(learner.spec, state).standing().asked == 7.0
+    state["reactions"] = {"asked": None}
+    assert Learner(learner.spec, state).standing().asked is None
 
 
 # --- the ladder -------------------------------------------------------------------------------------
@@ -221,6 +305,48 @@ def test_rungs_of_ones_own():
     assert held.action is Action.HOLD
 
 
+def moved(*distances, before=0.5, after=0.5, plane="features"):
+    parts = tuple(Moved("a", "mean", before, after, distance) for distance in distances)
+    return msgspec.structs.replace(drift(plane), before=before, after=after, moved=parts)
+
+
+@pytest.mark.parametrize(
+    ("signal", "reached"),
+    [
+        (moved(-2.0, before=10.0, after=8.0), True),  # a mean that fell
+        (moved(-1.2, before=3.0, after=1.0), True),  # a spread
+        (moved(-0.5, before=0.5, after=0.0), True),  # none is missing any more
+        (moved(0.1, 0.6), True),  # the surest is not the furthest
+        (moved(0.4, before=0.0, after=900.0), False),  # whatever its unit
+        (moved(math.nan, 0.6, before=math.nan, after=math.nan), True),
+        (moved(math.nan, before=math.nan, after=math.nan), False),
+        (moved(before=0.9, after=0.1), True),  # what moved is not told
+        (moved(0.9, plane="predictions"), False),
+        (rising(0.5, plane="error"), False),
+    ],
+)
+def test_a_rung_of_the_data_is_reached_from_above_and_below(signal, reached):
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, 0.5, "features")])
+    resets = [d for d in policy(standing(signals=[signal])) if d.action is Action.RESET]
+    assert [d.signal for d in resets] == ([signal] if reached else [])
+
+
+def test_any_signal_reaches_a_rung_of_no_rise():
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, plane="features")])
+    for signal in (moved(-2.0, after=0.1), moved(0.0), moved(math.nan, after=math.nan), moved()):
+        assert [d.action for d in policy(standing(signals=[signal]))] == [Action.RESET]
+
+
+def test_a_signal_that_reaches_no_rung_is_held_and_the_trial_judged():
+    policy = Ladder([Rung(SignalKind.DRIFT, Action.RESET, 0.5), Rung(SignalKind.DRIFT, Action.RECALL, 0.75)])
+    signal = rising(0.25)
+    judged, held = policy(seen(signals=[signal, drift("features")], rival=rival(tested=500, evidence=1e6)))
+    assert (judged.action, judged.rival) == (Action.PROMOTE, True)
+    assert (held.action, held.signal) == (Action.HOLD, signal)
+    assert held.because == "error rose by 0.250; the lowest rung is at 0.5"
+    assert policy(standing(signals=[drift("features"), WARNING])) == (), "which have no rung"
+
+
 def test_the_ladder_on_the_page_is_the_default():
     (text,) = [block.split("```")[0] for block in page().split("```toml\n")[1:] if "rungs" in block]
     shown = make_policy(msgspec.convert(tomllib.loads(text)["policy"], PolicySettings))
@@ -240,6 +366,8 @@ def test_the_ladder_on_the_page_is_the_default():
         ({"name": "ladder", "rungs": [{"action": "explode"}]}, "policy.rungs[0].action: "),
         ({"name": "ladder", "rungs": [{"action": "reset", "rises": 1}]}, "policy.rungs[0]: "),
         ({"name": "ladder", "rungs": [{}]}, "policy.rungs[0].action: missing"),
+        ({"rungs": [{"action": "hold", "rise": 1.5}]}, "policy.rungs[0].rise: 1.5, and the error never"),
+        ({"rungs": [{"action": "hold", "rise": 11, "plane": "features"}]}, "policy.rungs[0].rise: "),
         ({"part": "roots"}, "policy.part: not one of 'all', 'last-step', 'leaves'"),
         ({"evidence": 1.0}, "policy.evidence: "),
     ],
@@ -345,6 +473,69 @@ def test_a_part_that_remembers_is_found(module):
         "whole",
     )
     assert "changed its own attributes" in faults(find("whole:Whole", {}).policy)[0]
+
+
+HARMLESS = {
+    "logger": "logging.getLogger('mine')",
+    "array": "np.array([0.1, 0.2])",
+    "frame": "{'limits': [np.zeros((2, 2)), {1, 2}]}",
+    "lock": "threading.Lock()",
+    "lambda": "lambda x: x",
+    "itself": "self",
+    "module": "logging",
+    "not a number": "[float('nan'), np.array([np.nan])]",
+    "deep": "functools.reduce(lambda inner, _: [inner], range(100_000), [])",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_a_policy_holds_is_no_fault(module, name):
+    """Whether it can be copied, compared, pickled, or none of it."""
+    word = f"holds_{name.replace(' ', '_')}"
+    text = (
+        "import functools, logging, threading\nimport numpy as np\nclass Holds:\n"
+        f"    def __init__(self):\n        self.held = {HARMLESS[name]}\n"
+        "    def __call__(self, standing):\n        return []\n"
+    )
+    module(text, word)
+    assert faults(find(f"{word}:Holds", {}).policy) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "change"),
+    [
+        ("np.zeros(2)", "self.held[0] += 1"),
+        ("[threading.Lock(), lambda x: x, {'seen': set()}]", "self.held[2]['seen'].add(standing.events)"),
+        ("collections.deque(maxlen=9)", "self.held.append(standing.time)"),
+        ("self", "self.times = getattr(self, 'times', 0) + 1"),
+    ],
+)
+def test_what_it_remembers_is_found_beside_what_cannot_be_pickled(module, held, change):
+    text = (
+        "import collections, threading\nimport numpy as np\nclass Counts:\n"
+        f"    def __init__(self):\n        self.lock, self.held = threading.Lock(), {held}\n"
+        f"    def __call__(self, standing):\n        {change}\n        return []\n"
+    )
+    word = f"counts_{sum(map(ord, held))}"
+    module(text, word)
+    assert "changed its own attributes" in faults(find(f"{word}:Counts", {}).policy)[0]
+
+
+def test_a_function_with_a_memory_is_found():
+    def policy(_standing):
+        policy.asked += 1
+        return []
+
+    policy.asked = 0
+    assert "changed its own attributes" in faults(policy)[0]
+
+
+def test_an_answer_that_does_not_compare_is_told_for_what_it_is(module):
+    module(
+        "import numpy as np\nclass Array:\n    def __call__(self, standing):\n        return np.zeros(2)\n",
+        "answers_array",
+    )
+    assert faults(find("answers_array:Array", {}).policy)[0].startswith("returned a ndarray, expected a list")
 
 
 def test_a_rival_is_ready_after_an_event_at_least(module):

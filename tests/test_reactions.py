@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from fluvial.crew import nested
+from fluvial.errors import SettingsError
 from fluvial.learner import Learner
 from fluvial.mixture import NonFiniteAnswer
 from fluvial.models import unpickle
@@ -243,6 +244,23 @@ def test_half_life():
     assert (weights[-1], weights[-101], weights[0]) == (1.0, 0.5, 0.25)
 
 
+def test_what_weighs_next_to_nothing_is_left_out():
+    """The newest keeps its own weight, whatever the half-life."""
+    rows = [({}, True, 1.0)] * 2_000
+    assert [w for _, _, w in faded(rows, 1.0)] == [0.5**k for k in reversed(range(20))]
+    assert [w for _, _, w in faded(rows, 5e-324)] == [1.0]
+    assert faded([({}, True, 1e-6), ({}, True, 1.0)], 1_000.0) == [({}, True, 1.0)]
+
+
+@pytest.mark.parametrize("half_life", [1.0, 0.001])
+@pytest.mark.parametrize("factory", ["hoeffding", "linear"])
+def test_a_refit_of_a_short_half_life_goes_on(factory, half_life):
+    """A tree of River's divides by the weight in its leaves."""
+    table = {"name": "scheduled", "interval_events": 2_050, "refit_events": 2_000, "half_life": half_life}
+    folded = run(table, factory, fold.drifting(4_100))
+    assert [v.detail["warmed_on"] for v in versions(folded, "refit")] == [20 if half_life == 1.0 else 1] * 2
+
+
 def test_a_tree_keeps_its_branches_and_forgets_its_leaves():
     log = fold.drifting(4_000)
     model = fold.plain_model(fold.settings(log, "hoeffding"))
@@ -278,6 +296,44 @@ def test_the_last_step_alone_is_replaced():
 
 
 # --- recall -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "keep", "says"),
+    [
+        (
+            {"preset": "linear"},
+            ["Standardize"],
+            "policy.keep: the model has no step 'Standardize'; its steps are 'Standardise', 'Log",
+        ),
+        (
+            {"preset": "linear"},
+            ["Standardise", "Logistic"],
+            "has no step 'Logistic'; its steps are 'LogisticRegression', 'Standardise'",
+        ),
+        (
+            {"preset": "auto"},
+            ["standardiserecent"],
+            "its steps are 'StandardiseRecent', 'Standardise', 'LogisticRegression'",
+        ),
+        ("hoeffding", ["Standardise"], "'Standardise', and the model is no pipeline"),
+    ],
+)
+def test_a_step_to_keep_that_no_lane_has_is_refused(factory, keep, says):
+    """At the start of a lineage and at every later one: nothing would be kept, and the version say it was."""
+    log = fold.drifting(200)
+    settings = fold.settings(log, factory, {"name": "reset", "keep": keep})
+    with pytest.raises(SettingsError) as caught:
+        fold.genesis(settings)
+    assert says in str(caught.value)
+    learner = fold.fold(fold.settings(log, factory, "reset"), log.values).learner
+    with pytest.raises(SettingsError, match=r"policy\.keep"):
+        Learner(spec_of(settings), learner.state())
+
+
+def test_a_step_to_keep_may_be_of_one_lane_alone():
+    settings = fold.settings(fold.drifting(200), {"preset": "auto"}, {"keep": ["StandardiseRecent"]})
+    assert fold.genesis(settings).spec.keep == ("StandardiseRecent",)
 
 
 def test_the_model_that_knew_the_concept_comes_back_by_name():
@@ -396,6 +452,38 @@ def test_a_decision_between_two_turns_learns_the_newest_events_too():
     model = folded.learner.mixture.members[0].model
     x = log.pairs[150][0]
     assert model.predict_proba_one(x) == plain.predict_proba_one(x)
+
+
+@pytest.mark.parametrize(
+    ("second", "word"),
+    [(Decision(Action.PROMOTE, rival=True), "promotion"), (Decision(Action.DISMISS), "dismissal")],
+)
+def test_what_ends_a_trial_that_a_decision_before_it_ended_is_held(second, word):
+    """It is neither done nor counted as done, and the journal says so."""
+
+    class Both:
+        name, challengers, period, recalls, ready = "both", 0, 50, 0, 1
+
+        def __call__(self, standing):
+            asked = {50: [Decision(Action.CHALLENGE)], 100: [Decision(Action.RESET), second]}
+            return asked.get(standing.events, [])
+
+    log = fold.drifting(200)
+    settings = fold.settings(log, "linear", drift={"planes": []})
+    spec = msgspec.structs.replace(spec_of(settings), policy=Both())
+    learner = Learner.genesis(spec, fold.genesis(settings)._crew.blanks, {0: 0})
+    outcomes = [learner.step(event) for event in fold.decoded(settings, log.values)]
+    told = [
+        entry
+        for outcome in outcomes
+        if outcome.rare
+        for entry in outcome.rare.entries
+        if entry.kind != SignalKind.WARNING
+    ]
+    assert [(e.kind, e.offset) for e in told] == [("challenge", 49), ("version", 99), ("hold", 99)]
+    assert f"no {word} of a rival: none is on trial" in told[-1].detail["because"]
+    did = {name: count for name, count in learner.counts.items() if name.startswith("reaction:")}
+    assert did == {"reaction:challenge": 1, "reaction:reset": 1, "reaction:hold": 1}
 
 
 @pytest.mark.parametrize("action", [Action.RECALL, Action.REFIT, Action.CHALLENGE])

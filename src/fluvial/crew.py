@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import msgspec
 
 from fluvial.config import DriftSettings, EvaluationSettings
+from fluvial.errors import SettingsError
 from fluvial.late import Lateness
 from fluvial.memory import Learned
 from fluvial.mixture import ALPHA, Member, Mixture, NonFiniteAnswer, only_hard_labels, reader, uniform
@@ -61,14 +63,31 @@ class Spec(msgspec.Struct, frozen=True):
     """In declared order, for people; none: their numbers."""
 
 
+def fault_of_keep(keep: Sequence[str], lanes: Mapping[str, Any]) -> str:
+    """What is wrong with `policy.keep` for models by lane: a name that no pipeline has; empty if nothing."""
+    pipelines = (getattr(model, "steps", None) for model in lanes.values())
+    steps = list(dict.fromkeys(name for named in pipelines if isinstance(named, Mapping) for name in named))
+    wrong = next((name for name in keep if name not in steps), None)
+    if wrong is None:
+        return ""
+    if not steps:
+        return f"policy.keep: {wrong!r}, and the model is no pipeline: it has no steps to keep; remove it"
+    nearest = sorted(steps, key=lambda step: -SequenceMatcher(None, wrong.lower(), step.lower()).ratio())
+    return f"policy.keep: the model has no step {wrong!r}; its steps are {', '.join(map(repr, nearest))}"
+
+
 class Crew:
     """Makes the members of one lineage; a blank per lane is what a member that learned nothing is."""
 
     def __init__(self, spec: Spec, blanks: Mapping[str, bytes]) -> None:
+        """Raises SettingsError for steps to keep that no lane has."""
         self._spec = spec
         self.blanks = blanks
-        self._hard = {lane: only_hard_labels(spec.load(blank)) for lane, blank in blanks.items()}
-        self.takes_weight = {lane: takes_weight(spec.load(blank)) for lane, blank in blanks.items()}
+        models = {lane: spec.load(blank) for lane, blank in blanks.items()}
+        if wrong := fault_of_keep(spec.keep, models):
+            raise SettingsError(wrong)
+        self._hard = {lane: only_hard_labels(model) for lane, model in models.items()}
+        self.takes_weight = {lane: takes_weight(model) for lane, model in models.items()}
 
     def member(self, lane: str, champion: bool, born: int, model: Any) -> Member:
         """Make a member of `model`; `born` is the fold's count of events when `model` had learned none."""

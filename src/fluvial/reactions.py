@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fluvial.codec.compiled import MIN_WEIGHT
 from fluvial.crew import Crew, Spec
 from fluvial.drift.error import ErrorMonitor
 from fluvial.drift.planes import Planes
@@ -42,6 +43,8 @@ SAME_ANSWERS = ("promotion", "restart")
 """Causes of versions that answer as the one before did: the mixture is the same."""
 LOOK_BACK = 500
 """Events on which retired models are compared when a policy recalls without a dated change."""
+ASKS = 9
+"""Times at which the policy was asked that stand for the hour: no single event can move their middle far."""
 RECALL_EVIDENCE = 20.0
 """E-value, for each candidate, that a retired model needs against the present and the fresh one."""
 
@@ -88,9 +91,18 @@ class Derived(Mapping[str, float]):
 
 
 def faded(rows: Sequence[Learned], half_life: float) -> list[Learned]:
-    """Rows whose weight halves with every `half_life` events of age; the newest keeps its own."""
+    """Rows whose weight halves with every `half_life` events of age; the newest keeps its own.
+
+    Those that weigh less than an event may are left out: River's trees divide by weights.
+    """
     last = len(rows) - 1
-    return [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
+    weighed = [(x, y, w * 0.5 ** ((last - i) / half_life)) for i, (x, y, w) in enumerate(rows)]
+    return [row for row in weighed if row[2] >= MIN_WEIGHT]
+
+
+def _middle(times: Sequence[float]) -> float | None:
+    """The lower median; None of none."""
+    return sorted(times)[(len(times) - 1) // 2] if times else None
 
 
 def _before(ledger: Ledger, event: Event) -> Mapping[str, Any]:
@@ -132,8 +144,8 @@ class Reactions:
     _snapshot: Mapping[str, bytes]
     _version: int
     _rows: list[Row]
-    _asked: float | None
-    """Event time when the policy was asked last."""
+    _asked: list[float]
+    """Event times at which the policy was asked last, `ASKS` at most, the newest last."""
     _stock: list[tuple[int, bytes]]
     """Retired models that can be recalled, by the version that each served as, the oldest first."""
     _trial: Trial | None
@@ -153,12 +165,25 @@ class Reactions:
         for signal in signals:
             self.counts[f"{signal.kind}:{signal.plane}"] += 1
             note.entries.append(self._entry(signal.kind, event, told(signal)))
-        for decision in self.spec.policy(self.standing(signals, event.time)):
+        for decided in self.spec.policy(self.standing(signals, event.time)):
+            decision = self._possible(decided)
             turn = decision.action is Action.RESTART and decision.signal is None
             self.counts["turns" if turn else f"reaction:{decision.action}"] += 1
             self._carry_out(event, decision, note)
-        self._asked = event.time
+        self._asked = [*self._asked, event.time][-ASKS:]
         return note
+
+    def _possible(self, decision: Decision) -> Decision:
+        """The same, or a hold where it is about a trial and there is none."""
+        about_rival = decision.action is Action.DISMISS or (
+            decision.action is Action.PROMOTE and decision.rival
+        )
+        if self._trial is not None or not about_rival:
+            return decision
+        because = (
+            f"no {decision.action} of a rival: none is on trial; a decision before this one may have ended it"
+        )
+        return Decision(action=Action.HOLD, because=because, signal=decision.signal)
 
     def _carry_out(self, event: Event, decision: Decision, note: Note) -> None:
         """Do one thing that the policy decided."""
@@ -189,7 +214,7 @@ class Reactions:
             signals=tuple(signals),
             members=self.mixture.standings(self.events),
             time=time,
-            asked=self._asked,
+            asked=_middle(self._asked),
             versions=tuple(self.lineage.versions),
             retired=tuple(number for number, _ in self._stock),
             rival=self._trial.standing(self.events) if self._trial is not None else None,
@@ -204,16 +229,18 @@ class Reactions:
         if refit and decision.events:
             warm = self._newest(decision.events)
         fading = refit and decision.half_life > 0.0
+        recent = faded(warm, decision.half_life) if fading else warm
+        taught = 0
         self._retire(note, event)
         for index, old in enumerate(self.mixture.members):
             fresh = self._crew.fresh(old, self._before_this_event)
-            if fading and self._crew.takes_weight[old.lane]:
-                self._teach(fresh, faded(warm, decision.half_life), event, weighted=True)
-            else:
-                self._teach(fresh, warm, event)
+            weighted = fading and self._crew.takes_weight[old.lane]
+            rows = recent if weighted else warm
+            self._teach(fresh, rows, event, weighted=weighted)
+            taught = max(taught, len(rows))
             self.mixture.members[index] = fresh
         self._level_weights()
-        detail: dict[str, Any] = {"warmed_on": len(warm), "kept": list(self.spec.keep)}
+        detail: dict[str, Any] = {"warmed_on": taught, "kept": list(self.spec.keep)}
         if self.spec.part != "all":
             detail["part"] = self.spec.part
         self._make_version(str(decision.action), event, decision, note, detail)
@@ -477,11 +504,12 @@ class Reactions:
         """As primitives and pickles."""
         trial = self._trial
         on_trial = None if trial is None else (self._crew.dump([trial.member]), trial.state())
-        return {"asked": self._asked, "stock": list(self._stock), "trial": on_trial}
+        return {"times": list(self._asked), "stock": list(self._stock), "trial": on_trial}
 
     def _resume_reactions(self, state: Mapping[str, Any]) -> None:
         """Undo `_reactions_state`; of an older state, which knows none of this, begin with nothing."""
-        self._asked = state.get("asked")
+        older = state.get("asked")  # one time alone, before stragglers were told apart
+        self._asked = list(state.get("times", () if older is None else (older,)))
         kept = self.spec.policy.recalls
         self._stock = [(n, blob) for n, blob in state.get("stock", ())][-kept:] if kept else []
         on_trial = state.get("trial") if self.spec.policy.ready else None

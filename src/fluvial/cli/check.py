@@ -84,14 +84,18 @@ def _model(settings: Settings) -> list[str]:
 
 def _policy(settings: Settings) -> list[str]:
     """Ask it about made standings; see that the model can do what it asks for."""
+    from fluvial.crew import fault_of_keep  # noqa: PLC0415 - River loads for a second
     from fluvial.models import build, takes_weight  # noqa: PLC0415 - River loads for a second
     from fluvial.policies import Own, make_policy  # noqa: PLC0415 - as above
     from fluvial.policies.totality import faults  # noqa: PLC0415 - as above
 
     policy = make_policy(settings.policy)
     found = faults(policy.policy if isinstance(policy, Own) else policy, policy.challengers)
+    needed = settings.policy.keep or settings.policy.half_life
+    lanes = build(settings.model, settings.schema) if needed else {}
+    if wrong := fault_of_keep(settings.policy.keep, lanes):
+        found.append(wrong)
     if settings.policy.half_life:
-        lanes = build(settings.model, settings.schema)
         found += [
             f"policy.half_life: lane {lane!r} takes no sample weight; remove it or change the model"
             for lane, model in lanes.items()

@@ -108,7 +108,7 @@ def check_settings(settings: Settings) -> None:
         msg = "model.factory: expected package.module:function"
     elif settings.policy.factory is not None and settings.policy.factory.count(":") != 1:
         msg = "policy.factory: expected package.module:Policy"
-    elif settings.policy.factory is None and (fault := _fault_of_schedule(settings.policy)):
+    elif fault := _fault_of_policy(settings.policy):
         msg = fault
     elif owned is not None:
         msg = f"kafka.client.{owned}: the service sets it itself; {OWNED_PROPERTIES[owned]}"
@@ -123,6 +123,16 @@ def check_settings(settings: Settings) -> None:
         _check_detector(settings)
         return
     raise SettingsError(msg)
+
+
+def _fault_of_policy(policy: PolicySettings) -> str:
+    """What is wrong with when a policy acts; empty when nothing is."""
+    for k, rung in enumerate(policy.rungs):
+        if rung.plane == "error" and rung.rise > 1.0:
+            return (
+                f"policy.rungs[{k}].rise: {rung.rise:g}, and the error never rises by more than 1; lower it"
+            )
+    return "" if policy.factory is not None else _fault_of_schedule(policy)
 
 
 def _fault_of_schedule(policy: PolicySettings) -> str:

@@ -102,11 +102,12 @@ class ModelSettings(Section, frozen=True):
 
 
 class RungSettings(Section, frozen=True):
-    """`[[policy.rungs]]`: what a signal leads to when its mean rose by at least so much."""
+    """`[[policy.rungs]]`: what a signal leads to when the error rose, or data moved, by at least so much."""
 
     action: Literal["hold", "challenger", "refit", "reset", "recall"]
     on: Literal["warning", "drift"] = "drift"
-    rise: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    rise: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """Of the error: of its mean, at most 1; of data: the furthest `Moved.distance`, either way."""
     plane: Literal["error", "features", "predictions"] = "error"
 
 

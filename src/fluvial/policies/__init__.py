@@ -71,7 +71,6 @@ def _scheduled(settings: PolicySettings) -> Policy:
         action=_ACTIONS[settings.action],
         events=settings.refit_events,
         half_life=settings.half_life,
-        max_reactions=settings.max_reactions,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from fluvial.types import Action, Decision, Signal, SignalKind, Standing
 
 
 class Rung(NamedTuple):
-    """What a signal leads to when its mean rose by at least so much."""
+    """What a signal leads to when what it watches moved by at least so much (see `size`)."""
 
     on: SignalKind
     action: Action
@@ -24,6 +25,18 @@ RUNGS = (
     Rung(SignalKind.DRIFT, Action.REFIT),
     Rung(SignalKind.DRIFT, Action.RECALL, rise=0.1),
 )
+
+
+def size(signal: Signal) -> float:
+    """How much moved: by how much the error rose; of data, the furthest that anything moved, either way.
+
+    0 where that is not a number.
+    """
+    rose = signal.after - signal.before
+    if signal.plane == "error":
+        return 0.0 if math.isnan(rose) else rose
+    moved = [abs(each.distance) for each in signal.moved] or [abs(rose)]
+    return max((distance for distance in moved if not math.isnan(distance)), default=0.0)
 
 
 class Ladder:
@@ -52,10 +65,10 @@ class Ladder:
         self.max_reactions = max_reactions
 
     def __call__(self, standing: Standing) -> Sequence[Decision]:
-        """Climb to the highest rung that a signal reaches; without one judge the trial."""
+        """Climb to the highest rung that is reached; without one judge the trial, and say what fell short."""
         reached = self._reached(standing)
         if reached is None:
-            return judge(standing, self.evidence, self.trial)
+            return (*judge(standing, self.evidence, self.trial), *self._short(standing))
         rung, signal = reached
         because = f"a {signal.kind} of {signal.plane}, {signal.before:.3f} to {signal.after:.3f}"
         if rung.action is Action.HOLD:
@@ -72,6 +85,19 @@ class Ladder:
         for rung in reversed(self.rungs):
             for signal in standing.signals:
                 same = (signal.kind, signal.plane) == (rung.on, rung.plane)
-                if same and signal.after - signal.before >= rung.rise:
+                if same and size(signal) >= rung.rise:
                     return rung, signal
         return None
+
+    def _short(self, standing: Standing) -> list[Decision]:
+        """A hold for each signal that has a rung, and reaches none."""
+        held = []
+        for signal in standing.signals:
+            rises = [rung.rise for rung in self.rungs if (rung.on, rung.plane) == (signal.kind, signal.plane)]
+            if rises:
+                moved = "rose" if signal.plane == "error" else "moved"
+                because = (
+                    f"{signal.plane} {moved} by {size(signal):.3f}; the lowest rung is at {min(rises):g}"
+                )
+                held.append(Decision(action=Action.HOLD, because=because, signal=signal))
+        return held

@@ -1,11 +1,14 @@
-"""Begin again by the clock, changed or not: every so many events, or seconds of event time."""
+"""Begin again by the clock, changed or not: every so many events, or seconds of event time.
+
+Single events lie about the hour: stragglers, partitions that are read in turn, a sender whose clock is a
+month ahead. So an event is measured against the middle of the times before it, and against the renewals.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fluvial.policies.challenger import ASKED
-from fluvial.policies.guard import hold
 from fluvial.types import Action, Decision, Standing
 
 
@@ -24,25 +27,19 @@ class Scheduled:
         action: Action = Action.REFIT,
         events: int = 500,
         half_life: float = 0.0,
-        max_reactions: int = 10,
     ) -> None:
         self.interval_events = interval_events
         self.interval_seconds = interval_seconds
         self.action = action
         self.events = events
         self.half_life = half_life
-        self.max_reactions = max_reactions
         self.period = ASKED if interval_seconds else interval_events
 
     def __call__(self, standing: Standing) -> Sequence[Decision]:
-        """Renew the model if it is due."""
+        """Renew the model if it is due. No storm of it is ever held: somebody chose how often."""
         because = self._due(standing)
         if not because:
             return ()
-        # So many events apart, as somebody chose, is no storm; the clock may run wild.
-        held = None if self.interval_events else hold(standing, None, 0, self.max_reactions)
-        if held is not None:
-            return (held,)
         renewed = Decision(action=self.action, because=because, events=self.events, half_life=self.half_life)
         return (renewed,)
 
@@ -52,10 +49,19 @@ class Scheduled:
             return f"every {self.interval_events} events"
         if not self.interval_seconds or standing.asked is None:
             return ""
-        turned = standing.time // self.interval_seconds > standing.asked // self.interval_seconds
-        return f"every {self.interval_seconds:g} seconds" if turned and self._rested(standing) else ""
+        return f"every {self.interval_seconds:g} seconds" if self._entered(standing, standing.asked) else ""
 
-    def _rested(self, standing: Standing) -> bool:
-        """Whether half an interval has passed since the last time: partitions may disagree about the hour."""
-        mine = [v for v in standing.versions if v.cause == self.action]
-        return not mine or abs(standing.time - mine[-1].time) >= self.interval_seconds / 2
+    def _entered(self, standing: Standing, asked: float) -> bool:
+        """Whether event time entered an interval later than that of the last renewal.
+
+        An event of an interval before the usual one is a straggler. A renewal that lies ahead of the present
+        was made by an event from ahead, or this is another straggler: the renewal before it counts.
+        """
+        now, usual = standing.time // self.interval_seconds, asked // self.interval_seconds
+        if now < usual:
+            return False
+        for version in reversed(standing.versions):
+            done = version.time // self.interval_seconds
+            if version.cause == self.action and done <= now:
+                return done < now
+        return now > usual

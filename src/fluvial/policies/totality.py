@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import copyreg
+import io
+import pickle
 import random
+import types
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fluvial.policies.own import fault
 from fluvial.types import (
@@ -37,29 +41,50 @@ def faults(policy: Callable[[Standing], Sequence[Decision]], challengers: int = 
 
 
 def _tried(policy: Callable[[Standing], Sequence[Decision]], standing: Standing) -> str:
+    before = _remembered(policy)
     try:
-        before = _remembered(policy)
         first = policy(standing)
         again = policy(standing)
-        if first != again:
-            return f"said {first!r} and then {again!r} to the same standing"
-        if _remembered(policy) != before:
-            return "changed its own attributes: what it should remember has to come from the standing"
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         return f"raised {type(error).__name__}: {error}"
-    return fault(first, standing)
+    wrong = fault(first, standing) or fault(again, standing)
+    if wrong:  # such a thing may not even compare
+        return wrong
+    if list(first) != list(again):
+        return f"said {first!r} and then {again!r} to the same standing"
+    if _remembered(policy) != before:
+        return "changed its own attributes: what it should remember has to come from the standing"
+    return ""
 
 
-def _remembered(value: object) -> object:
-    """What a policy knows, its parts and theirs too, copied in a form that compares by value."""
-    if isinstance(value, type):
-        return value
-    if isinstance(value, list | tuple):
-        return type(value), [_remembered(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _remembered(each) for name, each in value.items()}
-    known = getattr(value, "__dict__", None)
-    return copy.deepcopy(value) if known is None else (type(value), _remembered(dict(known)))
+class _Remembering(pickle.Pickler):
+    """Pickles what it can of anything: a part that cannot be pickled (a lock, a lambda) is left out."""
+
+    def reducer_override(self, part: Any) -> Any:
+        """Leave a part out whose pickling fails, and nothing around it."""
+        try:
+            if isinstance(part, type | types.FunctionType):
+                pickle.dumps(part)  # by name, if it has one
+                return NotImplemented
+            reduce: Callable[[Any], Any] = copyreg.dispatch_table.get(type(part), _reduced)
+            return reduce(part)
+        except Exception:  # noqa: BLE001 - the user's code may raise anything
+            return str, ("left out",)
+
+
+def _reduced(part: object) -> str | tuple[Any, ...]:
+    return part.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+def _remembered(policy: object) -> bytes:
+    """What a policy knows, its parts and theirs too, as bytes to compare; none where they cannot be had."""
+    out = io.BytesIO()
+    try:
+        # Beside what it says of itself in `__reduce__` or `__getstate__`, all its attributes.
+        _Remembering(out, pickle.HIGHEST_PROTOCOL).dump((policy, getattr(policy, "__dict__", None)))
+    except Exception:  # noqa: BLE001 - as above
+        return b""
+    return out.getvalue()
 
 
 def told(standing: Standing) -> str:
