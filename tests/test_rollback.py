@@ -191,9 +191,75 @@ def test_what_was_refused_is_refused_again_or_left_out():
     learner.refuse(0, 101)
     ledger = learner.ledger.partitions[0]
     assert (ledger.dead, ledger.skipped, ledger.balanced()) == (1, 1, True)
+    assert learner.step(events[102]).known
+
+
+def unsaid(learner):
+    return [(e.kind, e.partition, e.offset, e.detail) for e in learner.unsaid]
+
+
+def plain_again(learner):
+    """A roll-back without learning again is not refused any more."""
+    rollback._check_what_is_learned(learner, kept_now(learner), BACK)
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_learning_again_ends_at_a_last_event_that_is_refused(left_out):
+    """Nothing good may come for hours, and until then no roll-back without learning again was possible."""
+    _, learner, events, _ = folded("linear", "observe", 100)
+    kept = kept_now(learner)
+    learner.step(events[100])
+    learner.refuse(0, 101)
+    skip = ((0, 101, 102),) if left_out else ()
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True, skip=skip))
+    assert learner.step(events[100]).rare is None
+    assert learner.relearning is not None
+    learner.refuse(0, 101)
+    assert learner.relearning is None
+    assert unsaid(learner) == [("relearned", 0, 101, {"version": 2})]
+    plain_again(learner)
     outcome = learner.step(events[102])
     assert outcome.known
-    assert [e.kind for e in outcome.rare.entries] == ["relearned"]
+    assert outcome.rare is None, "it is said once"
+
+
+def test_learning_again_ends_at_offsets_that_left_the_log():
+    _, learner, events, _ = folded("linear", "observe", 100)
+    kept = kept_now(learner)
+    for event in events[100:150]:
+        learner.step(event)
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True))
+    learner.skip(0, 140)
+    assert (learner.relearning is not None, learner.unsaid) == (True, [])
+    learner.skip(0, 150)
+    assert learner.relearning is None
+    assert unsaid(learner) == [("relearned", 0, 149, {"version": 2})]
+    plain_again(learner)
+    assert learner.step(events[150]).known
+
+
+def test_with_nothing_to_learn_again_it_is_over_at_once():
+    """The model that comes back was left at this very offset."""
+    _, learner, events, _ = folded("linear", "observe", 200)
+    (left,) = learner.roll_back(kept_now(learner), BACK).retired
+    rare = learner.roll_back(left, msgspec.structs.replace(BACK, id="r2", version=2, relearn=True))
+    assert [e.kind for e in rare.entries] == ["version", "relearned"]
+    assert learner.relearning is None
+    assert len(learner.memory) == 200, "nothing is learned again, so what is remembered stays"
+    plain_again(learner)
+    outcome = learner.step(events[200])
+    assert (outcome.known, outcome.rare) == (True, None)
+
+
+def test_a_state_that_never_ended_learning_again_ends_it_when_it_is_loaded():
+    """Those of an earlier release, which asked for the end at good events alone."""
+    _, learner, _, _ = folded("linear", "observe", 100)
+    state = learner.state()
+    loaded = type(learner)(learner.spec, {**state, "relearning": {"until": {0: 100}, "skip": []}})
+    assert loaded.relearning is None
+    assert unsaid(loaded) == [("relearned", 0, 99, {"version": 1})]
+    under_way = type(learner)(learner.spec, {**state, "relearning": {"until": {0: 101}, "skip": []}})
+    assert (under_way.relearning.until, under_way.unsaid) == ({0: 101}, [])
 
 
 def test_an_older_state_has_nothing_to_learn_again():
@@ -294,6 +360,19 @@ def test_a_running_worker_rolls_back_between_two_batches_and_goes_on(bench):
     assert (told[1].detail["cause"], told[1].detail["detail"]["by"]) == ("rollback", "ann")
     assert running.worker.tally.happened["version", "rollback"] == 1
     assert version.parent in b.backing.shards[SHARD].kept, "the one that was left can be brought back"
+
+
+def test_learning_again_is_journalled_as_over_when_the_log_ends_with_a_refused_event(bench):
+    b, running = reset_once(bench)
+    b.append([b"not json"])
+    running.until(lambda: b.offset() == b.end(), "the refused one")
+    person(b, relearn=True)
+    answered(b, running)
+    running.until(lambda: "relearned" in b.kinds() and b.offset() == b.end(), "the end of it")
+    person(b, id="r2", version=2)
+    assert answered(b, running, "r2").version, "a plain roll-back is not refused"
+    running.stop()
+    assert b.kinds().count("relearned") == 1
 
 
 def test_a_request_made_while_nobody_works_waits(bench):

@@ -29,6 +29,7 @@ from fluvial.reactions import Reactions, ask_one
 from fluvial.relearning import Relearning
 from fluvial.types import (
     Answer,
+    Entry,
     Event,
     Label,
     Outcome,
@@ -99,12 +100,16 @@ class Learner(Reactions):
         self._period = spec.policy.period
         self._version = self.lineage.current
         self.relearning = Relearning.restore(state.get("relearning"))
+        self.unsaid: list[Entry] = []
+        """What no step could say: for the journal, with the next checkpoint."""
         self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
         """Labelled and answered events since the last turn."""
         self.late = LateLabels(spec.lateness, state.get("late"))
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
         self._crew.recruit(self.mixture, self._before_this_event)
+        if self.relearning is not None:  # an older release's state may have forgotten to end it
+            self._end_relearning(self._behind(self.ledger.newest))
 
     @classmethod
     def genesis(
@@ -259,10 +264,9 @@ class Learner(Reactions):
 
     def _step_again(self, event: Event, ledger: PartitionLedger, relearning: Relearning) -> Outcome:
         """Teach an event that was answered before a roll-back; others go their way as ever."""
-        concerned, rare = relearning.concerns(event.partition, event.offset), None
-        if relearning.over(self.ledger.offsets()):
-            self.relearning = None
-            rare = Rare(entries=(self._entry("relearned", event, {"version": self._version}),))
+        concerned = relearning.concerns(event.partition, event.offset)
+        ended = self._relearned(event)
+        rare = None if ended is None else Rare(entries=(ended,))
         if not concerned:
             outcome = self._finish(event, ledger, self._predict(event))
             return msgspec.structs.replace(outcome, rare=_both(rare, outcome.rare))
@@ -276,6 +280,23 @@ class Learner(Reactions):
             self._fresh_at = self.events  # the ring has no rows of these
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, self._version, False, rare)
+
+    def _relearned(self, event: Event) -> Entry | None:
+        """What is to be said once every partition is back where it was: that learning again is over."""
+        if self.relearning is None or not self.relearning.over(self.ledger.offsets()):
+            return None
+        self.relearning = None
+        return self._entry("relearned", event, {"version": self._version})
+
+    def _end_relearning(self, event: Event) -> None:
+        """End it where no outcome could say so; the log's last offset may well be a refused one."""
+        ended = self._relearned(event)
+        self.unsaid += () if ended is None else (ended,)
+
+    def _behind(self, partition: int) -> Event:
+        """What stands for the event of something that none made: a partition's last, at no known time."""
+        offset = self.ledger.partitions[partition].next - 1
+        return Event(partition=partition, offset=offset, time=0.0, key=None, x={}, y=None)
 
     def left_out(self, partition: int, offset: int) -> bool:
         """Whether a roll-back leaves this offset out of what is learned again."""
@@ -356,14 +377,16 @@ class Learner(Reactions):
         """Account for an event that was dead-lettered, or that is left out."""
         if self.left_out(partition, offset):
             self.ledger.advance(partition, offset).skipped += 1
-            return
-        self.ledger.advance(partition, offset).dead += 1
+        else:
+            self.ledger.advance(partition, offset).dead += 1
+        self._end_relearning(self._behind(partition))
 
     def skip(self, partition: int, until: int) -> None:
         """Account for the offsets up to `until` that a journalled decision gave up."""
         ledger = self.ledger.partitions[partition]
         ledger.skipped += max(0, until - ledger.next)
         ledger.next = max(ledger.next, until)
+        self._end_relearning(self._behind(partition))
 
     def begin_afresh(self, partition: int, until: int) -> Rare | None:
         """Give up the offsets up to `until`, and with them the model that did not see them.
@@ -378,9 +401,7 @@ class Learner(Reactions):
             return None
         note = _Note()
         self._give_way(self._crew.beginners(self.events), note)
-        # No event made it: the last one that was lost stands for it, and when that was is not known.
-        last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
-        self._make_version("events-lost", last, None, note, {"events": lost})
+        self._make_version("events-lost", self._behind(partition), None, note, {"events": lost})
         return note.rare()
 
     def roll_back(self, kept: Retired, request: Rollback) -> Rare | None:
@@ -389,18 +410,19 @@ class Learner(Reactions):
         Challengers begin afresh, monitors restart; evaluation and lineage go on, and so does the ledger
         unless the log is read again from where that model had learned its last event.
         """
-        note, partition, offsets = _Note(), self.ledger.newest, self.ledger.offsets()
+        note, last = _Note(), self._behind(self.ledger.newest)
         self._give_way(self._crew.returned(kept, self.events, self.mixture.scale), note)
         detail: dict[str, Any] = {"to": kept.version, "by": request.by, "because": request.because}
         detail |= {"request": request.id, "asked_at": request.at}
         if request.relearn:
-            self.memory = Memory()  # it holds what is skipped, and will hold the rest again
             self.relearning = Relearning(self.learned_until(), request.skip)
             self.ledger = Ledger.restore(kept.ledger)
             detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
-        # No event made it: it stands behind the last one, and when that was is not known.
-        last = Event(partition=partition, offset=offsets[partition] - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("rollback", last, None, note, detail)
+        if (ended := self._relearned(last)) is not None:  # that model had learned all there is
+            note.entries.append(ended)
+        elif request.relearn:
+            self.memory = Memory()  # it holds what is skipped, and will hold the rest again
         return note.rare()
 
     def learned_until(self) -> dict[int, int]:

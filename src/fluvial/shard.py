@@ -193,9 +193,12 @@ class Shard:
     ) -> None:
         """Make `blob`, sealed for the next sequence, the newest checkpoint. Raises StoreError.
 
-        May be repeated with the same arguments when the answer was lost.
+        The fold's unsaid entries are journalled with it. May be repeated with the same arguments when the
+        answer was lost.
         """
+        entries = [*entries, *self.learner.unsaid]
         store.save(self.claim, self.sequence + 1, blob, self.offsets, entries, versions)
+        self.learner.unsaid.clear()
         self.sequence += 1
         head = Head(sequence=self.sequence, digest=_digest(blob), offsets=self.offsets)
         self.claim = msgspec.structs.replace(self.claim, head=head)
