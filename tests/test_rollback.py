@@ -2,6 +2,7 @@
 
 import threading
 import time
+from importlib import metadata
 
 import msgspec
 import pytest
@@ -9,11 +10,16 @@ import pytest
 from fluvial import rollback
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.adapters.versions import outdated
+from fluvial.checkpoint import Expectation
 from fluvial.codec import Codec
 from fluvial.config.settings import VersionSettings
 from fluvial.drift.error import CLOCK
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
+from fluvial.kept import open_kept
+from fluvial.learner import PROBES
+from fluvial.models import unpickle
 from fluvial.relearning import Relearning
+from fluvial.shard import model_fingerprint, signing_keys
 from fluvial.types import Kept, Rollback
 from fluvial.worker import SHARD
 from support import fold
@@ -413,6 +419,39 @@ def test_the_log_is_learned_again_without_the_bad_span(bench, skip):
     assert b.kinds().count("relearned") == 1
     view = running.worker.tally
     assert view.taken[0].start == 0
+
+
+def opened(b, number):
+    """The envelope of a kept model, as a worker opens it."""
+    blob, settings = b.backing.shards[SHARD].versions[number], b.settings
+    expect = Expectation(
+        settings.service, SHARD, settings.schema.hash, metadata.version("river"), version=number
+    )
+    return open_kept(blob, expect, signing_keys(settings), model_fingerprint(settings))
+
+
+def test_a_model_that_learning_again_left_is_sealed_with_the_last_events_of_its_time(bench):
+    """What is remembered is emptied at that moment: a model sealed without answers is not checked at all."""
+    b, running = reset_once(bench)
+    last = [event.x for event in fold.decoded(b.settings, b.log.values)[1_200 - PROBES :]]
+    person(b, relearn=True)
+    answered(b, running)
+    running.stop()
+    left = rollbacks(b)[0].parent
+    envelope = opened(b, left)
+    assert unpickle.loads(envelope.payload)["probes"] == last
+    (model,) = fold.kept_model(b.settings, b.backing.shards[SHARD].versions[left], left)[1].values()
+    said = [model.predict_proba_one(x) for x in last]
+    assert [list(answer) for answer in envelope.answers] == [[a[False], a[True]] for a in said]
+
+
+@pytest.mark.parametrize("at", [0, 5, CLOCK * 20 + 7])
+def test_a_replaced_model_has_the_last_events_of_its_time_with_it(at):
+    _, learner, events, _ = folded("linear", "observe", at)
+    newest = [(e.x, e.y, 1.0) for e in events[max(0, at - PROBES) : at]]
+    assert list(learner.retired().probes) == newest
+    (left,) = learner.roll_back(kept_now(learner), msgspec.structs.replace(BACK, relearn=True)).retired
+    assert list(left.probes) == newest
 
 
 def test_while_the_log_is_learned_again_only_learning_again_is_allowed(bench):

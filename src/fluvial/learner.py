@@ -425,6 +425,11 @@ class Learner(Reactions):
             self.memory = Memory()  # it holds what is skipped, and will hold the rest again
         return note.rare()
 
+    def retired(self, event: Event | None = None) -> Retired:
+        """What answers now, with the last events of its time: by the next save others are remembered."""
+        newest = [*self.memory.newest(PROBES), *(row[:3] for row in self._rows)][-PROBES:]
+        return msgspec.structs.replace(super().retired(event), probes=newest)
+
     def learned_until(self) -> dict[int, int]:
         """The next offset of each partition, or where it will be once the log was learned again."""
         again = self.relearning.until if self.relearning is not None else {}
