@@ -627,6 +627,20 @@ def test_reweight_costs_next_to_nothing_where_nothing_changes():
     assert errors["reweight"] < errors["observe"] + 0.003  # with equal shares it lost 0.009
 
 
+@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("fault", ["NaN", "nothing"])
+def test_a_policy_is_asked_by_its_period_at_events_without_an_answer_too(fault, delay):
+    """A model that answers some events only, or now and then NaN: no turn is skipped."""
+    policy = {"name": "scheduled", "interval_events": 50, "refit_events": 20, "label_delay": delay}
+    learner = fold.genesis(counting_settings(policy, "odd"))
+    unanswered = dict.fromkeys((50, 100, 101, 149, 199, 200), 1 + (fault == "nothing"))
+    events = simple([(n % 3 == 0, unanswered.get(n, 0)) for n in range(1, 261)])
+    outcomes = [learner.step(event) for event in events]
+    assert [n for n, outcome in enumerate(outcomes, 1) if not outcome.known] == list(unanswered)
+    assert learner.evaluation.unpredicted == len(unanswered)
+    assert [v.events for v in learner.lineage.versions[1:]] == [50, 100, 150, 200, 250]
+
+
 def test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock():
     """Rows turn 32 at a time whatever the period, so signals come where they would one by one."""
     log = fold.drifting(6_000)

@@ -244,9 +244,8 @@ class Learner(Reactions):
             note = _both(note, self._compare(event, y, answers))
         if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
-        elif self._period and self.events % self._period == 0:
-            # Asked between two turns: a short block would put ADWIN's clock and ours out of step for good.
-            note = _both(note, self._react(event, ()).rare())
+        else:
+            note = _both(note, self._react_in_time(event))
         self._learn(event, y)
         return Outcome(answer, choice, version, True, note)
 
@@ -259,8 +258,17 @@ class Learner(Reactions):
             ledger.learned += 1
             self.events += 1
             self.evaluation.unpredicted += 1
+            note = _both(note, self._react_in_time(event))
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, version, False, note)
+
+    def _react_in_time(self, event: Event) -> Rare | None:
+        """Ask the policy between two turns, if its period is up.
+
+        A short block would put ADWIN's clock and ours out of step for good.
+        """
+        due = self._period and self.events % self._period == 0
+        return self._react(event, ()).rare() if due else None
 
     def _step_again(self, event: Event, ledger: PartitionLedger, relearning: Relearning) -> Outcome:
         """Teach an event that was answered before a roll-back; others go their way as ever."""
@@ -331,6 +339,7 @@ class Learner(Reactions):
         note = None
         if held.answer is None:
             self.evaluation.unpredicted += 1
+            note = self._react_in_time(event)
         else:
             answers = self._ask_again(about)
             again = self.mixture.combine(answers) or self._uniform
@@ -342,8 +351,8 @@ class Learner(Reactions):
             self._rows.append((held.x, held.y, held.weight, held.answer, choice))
             if len(self._rows) >= CLOCK:
                 note = _both(note, self._turn(event))
-            elif self._period and self.events % self._period == 0:
-                note = _both(note, self._react(event, ()).rare())
+            else:
+                note = _both(note, self._react_in_time(event))
         ledger = self.ledger.partitions[held.partition]
         ledger.pending -= 1
         ledger.learned += 1
