@@ -6,8 +6,10 @@ answers, signals and versions, in another process, with another hash seed, from 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -22,13 +24,14 @@ from fluvial.fused import RESTING
 from fluvial.late import Held, LateLabels
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage
-from fluvial.memory import Memory, Row
+from fluvial.memory import RING, Learned, Memory, Row
 from fluvial.mixture import Member, Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.reactions import Note as _Note
 from fluvial.reactions import Reactions, ask_one
 from fluvial.relearning import Relearning
 from fluvial.types import (
     Answer,
+    Decision,
     Entry,
     Event,
     Label,
@@ -37,6 +40,8 @@ from fluvial.types import (
     Rare,
     Retired,
     Rollback,
+    Signal,
+    SignalKind,
     Task,
 )
 
@@ -99,15 +104,23 @@ class Learner(Reactions):
         self._size = spec.size
         self._period = spec.policy.period
         self._version = self.lineage.current
-        self.relearning = Relearning.restore(state.get("relearning"))
-        self.unsaid: list[Entry] = []
-        """What no step could say: for the journal, with the next checkpoint."""
-        self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
-        """Labelled and answered events since the last turn."""
+        self._resume_rows(state)
         self.late = LateLabels(spec.lateness, state.get("late"))
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
         self._crew.recruit(self.mixture, self._before_this_event)
+        self._resume_relearning(state.get("relearning"))
+
+    def _resume_rows(self, state: Mapping[str, Any]) -> None:
+        self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
+        """Labelled and answered events since the last turn."""
+        self._gaps: dict[int, int] = dict(state.get("gaps", ()))
+        """Labelled events without a row, by the index of the row that came or will come behind them."""
+
+    def _resume_relearning(self, state: Mapping[str, Any] | None) -> None:
+        self.relearning = Relearning.restore(state)
+        self.unsaid: list[Entry] = []
+        """What no step could say: for the journal, with the next checkpoint."""
         if self.relearning is not None:  # an older release's state may have forgotten to end it
             self._end_relearning(self._behind(self.ledger.newest))
 
@@ -258,6 +271,7 @@ class Learner(Reactions):
             ledger.learned += 1
             self.events += 1
             self.evaluation.unpredicted += 1
+            self._leave_a_gap()
             note = _both(note, self._react_in_time(event))
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, version, False, note)
@@ -286,6 +300,7 @@ class Learner(Reactions):
             ledger.learned += 1
             self.events += 1
             self._fresh_at = self.events  # the ring has no rows of these
+            self._leave_a_gap()
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, self._version, False, rare)
 
@@ -339,6 +354,7 @@ class Learner(Reactions):
         note = None
         if held.answer is None:
             self.evaluation.unpredicted += 1
+            self._leave_a_gap()
             note = self._react_in_time(event)
         else:
             answers = self._ask_again(about)
@@ -462,7 +478,7 @@ class Learner(Reactions):
     def _turn(self, event: Event) -> Rare | None:
         """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
         rows = self._rows
-        signals = self.monitor.update(self._settle(), self.events, self._losses)
+        signals = tuple(map(self._dated, self.monitor.update(self._settle(), self.events, self._losses)))
         signals += self.planes.update(rows, self.events, self.memory.newest)
         if signals or (self._period and self.events % self._period == 0):
             return self._react(event, signals).rare()
@@ -479,7 +495,9 @@ class Learner(Reactions):
         else:
             losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in judged]
         self.evaluation.extend(served)
-        self.memory.extend(rows, losses)
+        behind = self._gaps.pop(len(rows), 0)
+        self.memory.extend(rows, losses, self._gaps)
+        self._gaps = {0: behind} if behind else {}
         self.turns += 1
         return losses
 
@@ -574,11 +592,52 @@ class Learner(Reactions):
         self._make_version("non-finite", event, None, note, detail)
         return note
 
+    # ---- rows and events: some events have no row --------------------------------------------
+
+    def _leave_a_gap(self) -> None:
+        """Remember that the newest labelled event has no row."""
+        behind = len(self._rows)
+        self._gaps[behind] = self._gaps.get(behind, 0) + 1
+
+    def _ages(self) -> list[int]:
+        """How many labelled events each row is old, the newest row first; 1: it is the newest event's."""
+        gaps = [*self.memory.gaps(), *(self._gaps.get(i, 0) for i in range(len(self._rows) + 1))]
+        return list(accumulate(1 + gap for gap in reversed(gaps[1:])))
+
+    def _rows_of(self, events: int) -> int:
+        """How many rows the newest labelled events have, so many of them."""
+        return bisect_right(self._ages(), events)
+
+    def _dated(self, signal: Signal) -> Signal:
+        """Say since which event: a monitor counts rows back. That a warning is over it dates by the event."""
+        ages, rows = self._ages(), signal.events - signal.since
+        if signal.kind is SignalKind.RECOVERED or not 0 < rows <= len(ages):
+            return signal
+        return msgspec.structs.replace(signal, since=self.events - ages[rows - 1])
+
+    def _newest(self, count: int) -> list[Learned]:
+        """The last `count` rows before the present event; the newest row is one where that has none."""
+        if len(self._rows) not in self._gaps:
+            return super()._newest(count)
+        rows = [*self.memory.newest(RING), *(row[:3] for row in self._rows)]
+        return rows[-count:] if count > 0 else []
+
+    def _since(self, decision: Decision) -> list[Learned]:
+        """Those since the change that the decision answers, the present one left out."""
+        if decision.signal is None:
+            return []
+        rows = self._rows_of(self.events - decision.signal.since)
+        return self._newest(rows - (len(self._rows) not in self._gaps))
+
+    def _answered_since(self, decision: Decision) -> int:
+        """In rows: an event without an answer was not answered."""
+        return self._rows_of(super()._answered_since(decision))
+
     # ---- the state ---------------------------------------------------------------------------
 
     def _losses(self) -> Sequence[float]:
         """Losses since the model was fresh: earlier ones belong to another model."""
-        return self.memory.losses(self.events - self._fresh_at)
+        return self.memory.losses(self._rows_of(self.events - self._fresh_at) - len(self._rows))
 
     def probe(self, dumped: bytes) -> list[Answer]:
         """Ask copies of the members about the newest events. `dumped`: the members, as in the state.
@@ -602,6 +661,7 @@ class Learner(Reactions):
             "planes": self.planes.state(),
             "evaluation": self.evaluation.state(),
             "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],
+            "gaps": list(self._gaps.items()),
             "memory": self.memory.state(),
             "ledger": self.ledger.state(),
             "lineage": self.lineage.state(),
