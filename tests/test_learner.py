@@ -627,6 +627,94 @@ def test_reweight_costs_next_to_nothing_where_nothing_changes():
     assert errors["reweight"] < errors["observe"] + 0.003  # with equal shares it lost 0.009
 
 
+@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("fault", ["NaN", "nothing"])
+def test_a_policy_is_asked_by_its_period_at_events_without_an_answer_too(fault, delay):
+    """A model that answers some events only, or now and then NaN: no turn is skipped."""
+    policy = {"name": "scheduled", "interval_events": 50, "refit_events": 20, "label_delay": delay}
+    learner = fold.genesis(counting_settings(policy, "odd"))
+    unanswered = dict.fromkeys((50, 100, 101, 149, 199, 200), 1 + (fault == "nothing"))
+    events = simple([(n % 3 == 0, unanswered.get(n, 0)) for n in range(1, 261)])
+    outcomes = [learner.step(event) for event in events]
+    assert [n for n, outcome in enumerate(outcomes, 1) if not outcome.known] == list(unanswered)
+    assert learner.evaluation.unpredicted == len(unanswered)
+    assert [v.events for v in learner.lineage.versions[1:]] == [50, 100, 150, 200, 250]
+
+
+def test_a_refit_at_an_event_without_an_answer_learns_the_newest_that_had_one():
+    policy = {"name": "scheduled", "interval_events": 50, "refit_events": 500}
+    learner = fold.genesis(counting_settings(policy, "odd"))
+    for event in simple([(True, 0)] * 49 + [(True, 2)]):
+        learner.step(event)
+    assert learner.lineage.versions[-1].detail["warmed_on"] == 49
+    assert learned(learner) == 50
+
+
+ANSWERED = {"all": 1, "half": 2, "a tenth": 10}
+"""Every how many events have an answer."""
+
+
+def turned(answered, delay=0, change=1_200, n=2_400):
+    """A label that turns round under a model that answers some events; and the learner before the first."""
+    learner = fold.genesis(
+        counting_settings({"name": "reset", "label_delay": delay}, "odd", drift={"planes": []})
+    )
+    every = ANSWERED[answered]
+    return learner, simple([(i < change, 0 if i % every == 0 else 2) for i in range(n)])
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("answered", ANSWERED)
+def test_a_change_is_dated_by_the_event_however_few_are_answered(answered, delay):
+    """The ring has no rows of the others; the fresh model learns none from before the change."""
+    learner, events = turned(answered, delay)
+    for event in events:
+        outcome = learner.step(event)
+        if outcome.rare is not None and outcome.rare.versions:
+            break
+    (signal,) = outcome.rare.signals
+    assert signal.kind is SignalKind.DRIFT
+    assert abs(signal.since - 1_200) <= 1
+    warmed_on, model = outcome.rare.versions[0].detail["warmed_on"], learner.mixture.members[0].model
+    assert warmed_on == (signal.events - signal.since - 1) // ANSWERED[answered]
+    assert (model.seen, model.true) == (warmed_on + 1, 0)
+
+
+@pytest.mark.parametrize("answered", ANSWERED)
+def test_only_losses_of_the_present_model_date_a_change(answered):
+    """Those of a model before it are of other answers, however many events between were not answered."""
+    learner, events = turned(answered)
+    for event in events:
+        learner.step(event)
+    fresh_at = learner.lineage.versions[-1].events
+    assert 1_200 < fresh_at < 2_300
+    rows = sum(1 for event in events[fresh_at:] if event.x["fail"] == 0) - len(learner._rows)
+    assert learner._losses() == [0.0] * rows
+
+
+@pytest.mark.parametrize("answered", ANSWERED)
+def test_the_same_from_any_checkpoint_on_where_some_events_are_not_answered(answered):
+    learner, events = turned(answered)
+    broken = fold.copied(learner)
+    for start in range(0, 1_800, 171):
+        broken = fold.copied(broken)
+        batch = events[start : start + 171]
+        for event, outcome in zip(batch, broken.steps(batch), strict=True):
+            assert fold.told(learner.step(event)) == fold.told(outcome)
+    fold.assert_same_fold(broken, learner, events[learner.events :])
+
+
+def test_an_older_state_knows_nothing_of_events_without_an_answer():
+    learner, events = turned("half")
+    for event in events[:1_000]:
+        learner.step(event)
+    state = learner.spec.load(unpickle.dumps(learner.state()))
+    del state["gaps"], state["memory"]["gaps"]
+    older = Learner(learner.spec, state)
+    dates = [s.since for e in events[1_000:] if (rare := older.step(e).rare) for s in rare.signals]
+    assert 1_200 <= dates[0] < 1_300
+
+
 def test_a_policy_that_is_asked_by_its_period_does_not_move_the_detectors_clock():
     """Rows turn 32 at a time whatever the period, so signals come where they would one by one."""
     log = fold.drifting(6_000)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from importlib import metadata
 
 import msgspec
 import pytest
@@ -9,11 +10,16 @@ import pytest
 from fluvial import rollback
 from fluvial.adapters.memory_store import MemoryStore
 from fluvial.adapters.versions import outdated
+from fluvial.checkpoint import Expectation
 from fluvial.codec import Codec
 from fluvial.config.settings import VersionSettings
 from fluvial.drift.error import CLOCK
 from fluvial.errors import Fenced, StoreError, StoreFull, StoreUnavailable
+from fluvial.kept import open_kept
+from fluvial.learner import PROBES
+from fluvial.models import unpickle
 from fluvial.relearning import Relearning
+from fluvial.shard import model_fingerprint, signing_keys
 from fluvial.types import Kept, Rollback
 from fluvial.worker import SHARD
 from support import fold
@@ -191,9 +197,75 @@ def test_what_was_refused_is_refused_again_or_left_out():
     learner.refuse(0, 101)
     ledger = learner.ledger.partitions[0]
     assert (ledger.dead, ledger.skipped, ledger.balanced()) == (1, 1, True)
+    assert learner.step(events[102]).known
+
+
+def unsaid(learner):
+    return [(e.kind, e.partition, e.offset, e.detail) for e in learner.unsaid]
+
+
+def plain_again(learner):
+    """A roll-back without learning again is not refused any more."""
+    rollback._check_what_is_learned(learner, kept_now(learner), BACK)
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_learning_again_ends_at_a_last_event_that_is_refused(left_out):
+    """Nothing good may come for hours, and until then no roll-back without learning again was possible."""
+    _, learner, events, _ = folded("linear", "observe", 100)
+    kept = kept_now(learner)
+    learner.step(events[100])
+    learner.refuse(0, 101)
+    skip = ((0, 101, 102),) if left_out else ()
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True, skip=skip))
+    assert learner.step(events[100]).rare is None
+    assert learner.relearning is not None
+    learner.refuse(0, 101)
+    assert learner.relearning is None
+    assert unsaid(learner) == [("relearned", 0, 101, {"version": 2})]
+    plain_again(learner)
     outcome = learner.step(events[102])
     assert outcome.known
-    assert [e.kind for e in outcome.rare.entries] == ["relearned"]
+    assert outcome.rare is None, "it is said once"
+
+
+def test_learning_again_ends_at_offsets_that_left_the_log():
+    _, learner, events, _ = folded("linear", "observe", 100)
+    kept = kept_now(learner)
+    for event in events[100:150]:
+        learner.step(event)
+    learner.roll_back(kept, msgspec.structs.replace(BACK, relearn=True))
+    learner.skip(0, 140)
+    assert (learner.relearning is not None, learner.unsaid) == (True, [])
+    learner.skip(0, 150)
+    assert learner.relearning is None
+    assert unsaid(learner) == [("relearned", 0, 149, {"version": 2})]
+    plain_again(learner)
+    assert learner.step(events[150]).known
+
+
+def test_with_nothing_to_learn_again_it_is_over_at_once():
+    """The model that comes back was left at this very offset."""
+    _, learner, events, _ = folded("linear", "observe", 200)
+    (left,) = learner.roll_back(kept_now(learner), BACK).retired
+    rare = learner.roll_back(left, msgspec.structs.replace(BACK, id="r2", version=2, relearn=True))
+    assert [e.kind for e in rare.entries] == ["version", "relearned"]
+    assert learner.relearning is None
+    assert len(learner.memory) == 200, "nothing is learned again, so what is remembered stays"
+    plain_again(learner)
+    outcome = learner.step(events[200])
+    assert (outcome.known, outcome.rare) == (True, None)
+
+
+def test_a_state_that_never_ended_learning_again_ends_it_when_it_is_loaded():
+    """Those of an earlier release, which asked for the end at good events alone."""
+    _, learner, _, _ = folded("linear", "observe", 100)
+    state = learner.state()
+    loaded = type(learner)(learner.spec, {**state, "relearning": {"until": {0: 100}, "skip": []}})
+    assert loaded.relearning is None
+    assert unsaid(loaded) == [("relearned", 0, 99, {"version": 1})]
+    under_way = type(learner)(learner.spec, {**state, "relearning": {"until": {0: 101}, "skip": []}})
+    assert (under_way.relearning.until, under_way.unsaid) == ({0: 101}, [])
 
 
 def test_an_older_state_has_nothing_to_learn_again():
@@ -296,6 +368,19 @@ def test_a_running_worker_rolls_back_between_two_batches_and_goes_on(bench):
     assert version.parent in b.backing.shards[SHARD].kept, "the one that was left can be brought back"
 
 
+def test_learning_again_is_journalled_as_over_when_the_log_ends_with_a_refused_event(bench):
+    b, running = reset_once(bench)
+    b.append([b"not json"])
+    running.until(lambda: b.offset() == b.end(), "the refused one")
+    person(b, relearn=True)
+    answered(b, running)
+    running.until(lambda: "relearned" in b.kinds() and b.offset() == b.end(), "the end of it")
+    person(b, id="r2", version=2)
+    assert answered(b, running, "r2").version, "a plain roll-back is not refused"
+    running.stop()
+    assert b.kinds().count("relearned") == 1
+
+
 def test_a_request_made_while_nobody_works_waits(bench):
     b, running = reset_once(bench)
     running.stop()
@@ -334,6 +419,39 @@ def test_the_log_is_learned_again_without_the_bad_span(bench, skip):
     assert b.kinds().count("relearned") == 1
     view = running.worker.tally
     assert view.taken[0].start == 0
+
+
+def opened(b, number):
+    """The envelope of a kept model, as a worker opens it."""
+    blob, settings = b.backing.shards[SHARD].versions[number], b.settings
+    expect = Expectation(
+        settings.service, SHARD, settings.schema.hash, metadata.version("river"), version=number
+    )
+    return open_kept(blob, expect, signing_keys(settings), model_fingerprint(settings))
+
+
+def test_a_model_that_learning_again_left_is_sealed_with_the_last_events_of_its_time(bench):
+    """What is remembered is emptied at that moment: a model sealed without answers is not checked at all."""
+    b, running = reset_once(bench)
+    last = [event.x for event in fold.decoded(b.settings, b.log.values)[1_200 - PROBES :]]
+    person(b, relearn=True)
+    answered(b, running)
+    running.stop()
+    left = rollbacks(b)[0].parent
+    envelope = opened(b, left)
+    assert unpickle.loads(envelope.payload)["probes"] == last
+    (model,) = fold.kept_model(b.settings, b.backing.shards[SHARD].versions[left], left)[1].values()
+    said = [model.predict_proba_one(x) for x in last]
+    assert [list(answer) for answer in envelope.answers] == [[a[False], a[True]] for a in said]
+
+
+@pytest.mark.parametrize("at", [0, 5, CLOCK * 20 + 7])
+def test_a_replaced_model_has_the_last_events_of_its_time_with_it(at):
+    _, learner, events, _ = folded("linear", "observe", at)
+    newest = [(e.x, e.y, 1.0) for e in events[max(0, at - PROBES) : at]]
+    assert list(learner.retired().probes) == newest
+    (left,) = learner.roll_back(kept_now(learner), msgspec.structs.replace(BACK, relearn=True)).retired
+    assert list(left.probes) == newest
 
 
 def test_while_the_log_is_learned_again_only_learning_again_is_allowed(bench):

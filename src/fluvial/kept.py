@@ -30,9 +30,7 @@ Loads = Callable[[bytes], Any]
 """`models.unpickle.loads` with the allow-list and the limit of the settings."""
 
 
-def seal_kept(
-    retired: Retired, header: Header, crew: Crew, rows: Sequence[Learned], key: SigningKey | None, most: int
-) -> bytes:
+def seal_kept(retired: Retired, header: Header, crew: Crew, key: SigningKey | None, most: int) -> bytes:
     """The envelope around a model that was replaced. Raises CheckpointTooLarge above `most` bytes.
 
     `header` is the checkpoint's that goes with it; what differs is put in here.
@@ -44,10 +42,10 @@ def seal_kept(
         "weights": dict(retired.weights),
         "ages": dict(retired.ages),
         "ledger": dict(retired.ledger),
-        "probes": [dict(x) for x, _, _ in rows],
+        "probes": [dict(x) for x, _, _ in retired.probes],
     }
     payload = unpickle.dumps(state)
-    answers = crew.answers(crew.champions(retired, 0), rows)
+    answers = crew.answers(crew.champions(retired, 0), retired.probes)
     offsets = {partition: row[1] for partition, row in retired.ledger["partitions"].items()}
     served = Served(version=retired.served, metrics=retired.metrics)
     header = msgspec.structs.replace(header, served=served, lineage=(), offsets=offsets, size=len(payload))

@@ -6,8 +6,10 @@ answers, signals and versions, in another process, with another hash seed, from 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -22,13 +24,15 @@ from fluvial.fused import RESTING
 from fluvial.late import Held, LateLabels
 from fluvial.ledger import Ledger
 from fluvial.lineage import Lineage
-from fluvial.memory import Memory, Row
+from fluvial.memory import RING, Learned, Memory, Row
 from fluvial.mixture import Member, Mixture, NonFiniteAnswer, patient, uniform
 from fluvial.reactions import Note as _Note
 from fluvial.reactions import Reactions, ask_one
 from fluvial.relearning import Relearning
 from fluvial.types import (
     Answer,
+    Decision,
+    Entry,
     Event,
     Label,
     Outcome,
@@ -36,6 +40,8 @@ from fluvial.types import (
     Rare,
     Retired,
     Rollback,
+    Signal,
+    SignalKind,
     Task,
 )
 
@@ -98,13 +104,25 @@ class Learner(Reactions):
         self._size = spec.size
         self._period = spec.policy.period
         self._version = self.lineage.current
-        self.relearning = Relearning.restore(state.get("relearning"))
-        self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
-        """Labelled and answered events since the last turn."""
+        self._resume_rows(state)
         self.late = LateLabels(spec.lateness, state.get("late"))
         self.turns = 0
         """Moves before and after each turn, so that another thread can tell whether it read across one."""
         self._crew.recruit(self.mixture, self._before_this_event)
+        self._resume_relearning(state.get("relearning"))
+
+    def _resume_rows(self, state: Mapping[str, Any]) -> None:
+        self._rows: list[Row] = [(dict(x), *rest) for x, *rest in state["rows"]]
+        """Labelled and answered events since the last turn."""
+        self._gaps: dict[int, int] = dict(state.get("gaps", ()))
+        """Labelled events without a row, by the index of the row that came or will come behind them."""
+
+    def _resume_relearning(self, state: Mapping[str, Any] | None) -> None:
+        self.relearning = Relearning.restore(state)
+        self.unsaid: list[Entry] = []
+        """What no step could say: for the journal, with the next checkpoint."""
+        if self.relearning is not None:  # an older release's state may have forgotten to end it
+            self._end_relearning(self._behind(self.ledger.newest))
 
     @classmethod
     def genesis(
@@ -239,9 +257,8 @@ class Learner(Reactions):
             note = _both(note, self._compare(event, y, answers))
         if len(rows) >= CLOCK:
             note = _both(note, self._turn(event))
-        elif self._period and self.events % self._period == 0:
-            # Asked between two turns: a short block would put ADWIN's clock and ours out of step for good.
-            note = _both(note, self._react(event, ()).rare())
+        else:
+            note = _both(note, self._react_in_time(event))
         self._learn(event, y)
         return Outcome(answer, choice, version, True, note)
 
@@ -254,15 +271,24 @@ class Learner(Reactions):
             ledger.learned += 1
             self.events += 1
             self.evaluation.unpredicted += 1
+            self._leave_a_gap()
+            note = _both(note, self._react_in_time(event))
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, version, False, note)
 
+    def _react_in_time(self, event: Event) -> Rare | None:
+        """Ask the policy between two turns, if its period is up.
+
+        A short block would put ADWIN's clock and ours out of step for good.
+        """
+        due = self._period and self.events % self._period == 0
+        return self._react(event, ()).rare() if due else None
+
     def _step_again(self, event: Event, ledger: PartitionLedger, relearning: Relearning) -> Outcome:
         """Teach an event that was answered before a roll-back; others go their way as ever."""
-        concerned, rare = relearning.concerns(event.partition, event.offset), None
-        if relearning.over(self.ledger.offsets()):
-            self.relearning = None
-            rare = Rare(entries=(self._entry("relearned", event, {"version": self._version}),))
+        concerned = relearning.concerns(event.partition, event.offset)
+        ended = self._relearned(event)
+        rare = None if ended is None else Rare(entries=(ended,))
         if not concerned:
             outcome = self._finish(event, ledger, self._predict(event))
             return msgspec.structs.replace(outcome, rare=_both(rare, outcome.rare))
@@ -274,8 +300,26 @@ class Learner(Reactions):
             ledger.learned += 1
             self.events += 1
             self._fresh_at = self.events  # the ring has no rows of these
+            self._leave_a_gap()
             self._learn(event, event.y)
         return Outcome(self._uniform, 0, self._version, False, rare)
+
+    def _relearned(self, event: Event) -> Entry | None:
+        """What is to be said once every partition is back where it was: that learning again is over."""
+        if self.relearning is None or not self.relearning.over(self.ledger.offsets()):
+            return None
+        self.relearning = None
+        return self._entry("relearned", event, {"version": self._version})
+
+    def _end_relearning(self, event: Event) -> None:
+        """End it where no outcome could say so; the log's last offset may well be a refused one."""
+        ended = self._relearned(event)
+        self.unsaid += () if ended is None else (ended,)
+
+    def _behind(self, partition: int) -> Event:
+        """What stands for the event of something that none made: a partition's last, at no known time."""
+        offset = self.ledger.partitions[partition].next - 1
+        return Event(partition=partition, offset=offset, time=0.0, key=None, x={}, y=None)
 
     def left_out(self, partition: int, offset: int) -> bool:
         """Whether a roll-back leaves this offset out of what is learned again."""
@@ -310,6 +354,8 @@ class Learner(Reactions):
         note = None
         if held.answer is None:
             self.evaluation.unpredicted += 1
+            self._leave_a_gap()
+            note = self._react_in_time(event)
         else:
             answers = self._ask_again(about)
             again = self.mixture.combine(answers) or self._uniform
@@ -321,8 +367,8 @@ class Learner(Reactions):
             self._rows.append((held.x, held.y, held.weight, held.answer, choice))
             if len(self._rows) >= CLOCK:
                 note = _both(note, self._turn(event))
-            elif self._period and self.events % self._period == 0:
-                note = _both(note, self._react(event, ()).rare())
+            else:
+                note = _both(note, self._react_in_time(event))
         ledger = self.ledger.partitions[held.partition]
         ledger.pending -= 1
         ledger.learned += 1
@@ -356,14 +402,16 @@ class Learner(Reactions):
         """Account for an event that was dead-lettered, or that is left out."""
         if self.left_out(partition, offset):
             self.ledger.advance(partition, offset).skipped += 1
-            return
-        self.ledger.advance(partition, offset).dead += 1
+        else:
+            self.ledger.advance(partition, offset).dead += 1
+        self._end_relearning(self._behind(partition))
 
     def skip(self, partition: int, until: int) -> None:
         """Account for the offsets up to `until` that a journalled decision gave up."""
         ledger = self.ledger.partitions[partition]
         ledger.skipped += max(0, until - ledger.next)
         ledger.next = max(ledger.next, until)
+        self._end_relearning(self._behind(partition))
 
     def begin_afresh(self, partition: int, until: int) -> Rare | None:
         """Give up the offsets up to `until`, and with them the model that did not see them.
@@ -378,9 +426,7 @@ class Learner(Reactions):
             return None
         note = _Note()
         self._give_way(self._crew.beginners(self.events), note)
-        # No event made it: the last one that was lost stands for it, and when that was is not known.
-        last = Event(partition=partition, offset=until - 1, time=0.0, key=None, x={}, y=None)
-        self._make_version("events-lost", last, None, note, {"events": lost})
+        self._make_version("events-lost", self._behind(partition), None, note, {"events": lost})
         return note.rare()
 
     def roll_back(self, kept: Retired, request: Rollback) -> Rare | None:
@@ -389,19 +435,25 @@ class Learner(Reactions):
         Challengers begin afresh, monitors restart; evaluation and lineage go on, and so does the ledger
         unless the log is read again from where that model had learned its last event.
         """
-        note, partition, offsets = _Note(), self.ledger.newest, self.ledger.offsets()
+        note, last = _Note(), self._behind(self.ledger.newest)
         self._give_way(self._crew.returned(kept, self.events, self.mixture.scale), note)
         detail: dict[str, Any] = {"to": kept.version, "by": request.by, "because": request.because}
         detail |= {"request": request.id, "asked_at": request.at}
         if request.relearn:
-            self.memory = Memory()  # it holds what is skipped, and will hold the rest again
             self.relearning = Relearning(self.learned_until(), request.skip)
             self.ledger = Ledger.restore(kept.ledger)
             detail |= {"learns_again_from": self.ledger.offsets(), "skip": list(request.skip)}
-        # No event made it: it stands behind the last one, and when that was is not known.
-        last = Event(partition=partition, offset=offsets[partition] - 1, time=0.0, key=None, x={}, y=None)
         self._make_version("rollback", last, None, note, detail)
+        if (ended := self._relearned(last)) is not None:  # that model had learned all there is
+            note.entries.append(ended)
+        elif request.relearn:
+            self.memory = Memory()  # it holds what is skipped, and will hold the rest again
         return note.rare()
+
+    def retired(self, event: Event | None = None) -> Retired:
+        """What answers now, with the last events of its time: by the next save others are remembered."""
+        newest = [*self.memory.newest(PROBES), *(row[:3] for row in self._rows)][-PROBES:]
+        return msgspec.structs.replace(super().retired(event), probes=newest)
 
     def learned_until(self) -> dict[int, int]:
         """The next offset of each partition, or where it will be once the log was learned again."""
@@ -426,7 +478,7 @@ class Learner(Reactions):
     def _turn(self, event: Event) -> Rare | None:
         """Evaluate, monitor and remember the rows since the last turn, then ask the policy if it wants to."""
         rows = self._rows
-        signals = self.monitor.update(self._settle(), self.events, self._losses)
+        signals = tuple(map(self._dated, self.monitor.update(self._settle(), self.events, self._losses)))
         signals += self.planes.update(rows, self.events, self.memory.newest)
         if signals or (self._period and self.events % self._period == 0):
             return self._react(event, signals).rare()
@@ -443,7 +495,9 @@ class Learner(Reactions):
         else:
             losses = [0.0 if choice == y else 1.0 for _, y, _, _, choice in judged]
         self.evaluation.extend(served)
-        self.memory.extend(rows, losses)
+        behind = self._gaps.pop(len(rows), 0)
+        self.memory.extend(rows, losses, self._gaps)
+        self._gaps = {0: behind} if behind else {}
         self.turns += 1
         return losses
 
@@ -538,11 +592,52 @@ class Learner(Reactions):
         self._make_version("non-finite", event, None, note, detail)
         return note
 
+    # ---- rows and events: some events have no row --------------------------------------------
+
+    def _leave_a_gap(self) -> None:
+        """Remember that the newest labelled event has no row."""
+        behind = len(self._rows)
+        self._gaps[behind] = self._gaps.get(behind, 0) + 1
+
+    def _ages(self) -> list[int]:
+        """How many labelled events each row is old, the newest row first; 1: it is the newest event's."""
+        gaps = [*self.memory.gaps(), *(self._gaps.get(i, 0) for i in range(len(self._rows) + 1))]
+        return list(accumulate(1 + gap for gap in reversed(gaps[1:])))
+
+    def _rows_of(self, events: int) -> int:
+        """How many rows the newest labelled events have, so many of them."""
+        return bisect_right(self._ages(), events)
+
+    def _dated(self, signal: Signal) -> Signal:
+        """Say since which event: a monitor counts rows back. That a warning is over it dates by the event."""
+        ages, rows = self._ages(), signal.events - signal.since
+        if signal.kind is SignalKind.RECOVERED or not 0 < rows <= len(ages):
+            return signal
+        return msgspec.structs.replace(signal, since=self.events - ages[rows - 1])
+
+    def _newest(self, count: int) -> list[Learned]:
+        """The last `count` rows before the present event; the newest row is one where that has none."""
+        if len(self._rows) not in self._gaps:
+            return super()._newest(count)
+        rows = [*self.memory.newest(RING), *(row[:3] for row in self._rows)]
+        return rows[-count:] if count > 0 else []
+
+    def _since(self, decision: Decision) -> list[Learned]:
+        """Those since the change that the decision answers, the present one left out."""
+        if decision.signal is None:
+            return []
+        rows = self._rows_of(self.events - decision.signal.since)
+        return self._newest(rows - (len(self._rows) not in self._gaps))
+
+    def _answered_since(self, decision: Decision) -> int:
+        """In rows: an event without an answer was not answered."""
+        return self._rows_of(super()._answered_since(decision))
+
     # ---- the state ---------------------------------------------------------------------------
 
     def _losses(self) -> Sequence[float]:
         """Losses since the model was fresh: earlier ones belong to another model."""
-        return self.memory.losses(self.events - self._fresh_at)
+        return self.memory.losses(self._rows_of(self.events - self._fresh_at) - len(self._rows))
 
     def probe(self, dumped: bytes) -> list[Answer]:
         """Ask copies of the members about the newest events. `dumped`: the members, as in the state.
@@ -566,6 +661,7 @@ class Learner(Reactions):
             "planes": self.planes.state(),
             "evaluation": self.evaluation.state(),
             "rows": [(tuple(x.items()), *rest) for x, *rest in self._rows],
+            "gaps": list(self._gaps.items()),
             "memory": self.memory.state(),
             "ledger": self.ledger.state(),
             "lineage": self.lineage.state(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from fluvial.types import Answer, Feature, Label
@@ -19,16 +19,28 @@ Learned = tuple[dict[str, Feature], Label, float]
 
 
 class Memory:
-    """The newest `RING` labelled events and their losses, the newest last."""
+    """The newest `RING` labelled events that were answered, and their losses, the newest last."""
 
-    def __init__(self, events: Iterable[Learned] = (), losses: Iterable[float] = ()) -> None:
+    def __init__(
+        self, events: Iterable[Learned] = (), losses: Iterable[float] = (), gaps: Iterable[int] = ()
+    ) -> None:
         self._rows: deque[Row | Learned] = deque(events, maxlen=RING)
         self._losses = deque(losses, maxlen=RING)
+        self._gaps = deque(gaps or repeat(0, len(self._rows)), maxlen=RING)
+        """Labelled events right before each, that have no row."""
 
-    def extend(self, rows: Sequence[Row], losses: Sequence[float]) -> None:
-        """Take rows as the fold has them, at no cost; only what `Learned` says matters here."""
+    def extend(self, rows: Sequence[Row], losses: Sequence[float], gaps: Mapping[int, int]) -> None:
+        """Take rows as the fold has them, at no cost; only what `Learned` says matters here.
+
+        `gaps`: labelled events without a row right before one, by its index in `rows`.
+        """
         self._rows.extend(rows)
         self._losses.extend(losses)
+        self._gaps.extend([gaps.get(i, 0) for i in range(len(rows))] if gaps else repeat(0, len(rows)))
+
+    def gaps(self) -> list[int]:
+        """How many labelled events without a row came right before each of these."""
+        return list(self._gaps)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -53,6 +65,7 @@ class Memory:
             "labels": [row[1] for row in self._rows],
             "weights": array("d", [row[2] for row in self._rows]).tobytes(),
             "losses": array("d", self._losses).tobytes(),
+            "gaps": array("q", self._gaps).tobytes() if any(self._gaps) else b"",
         }
 
     @classmethod
@@ -61,7 +74,7 @@ class Memory:
         shapes, values = state["shapes"], iter(_unpacked(state["values"]))
         xs = [dict(zip(shapes[shape], values, strict=False)) for shape in state["shape"]]
         rows = zip(xs, state["labels"], _unpacked(state["weights"]), strict=True)
-        return cls(rows, _unpacked(state["losses"]))
+        return cls(rows, _unpacked(state["losses"]), array("q", state.get("gaps", b"")))
 
 
 def _packed(values: list[Feature]) -> bytes | list[Feature]:

@@ -34,7 +34,7 @@ from fluvial.crew import Spec, nested
 from fluvial.errors import CheckpointLost, CheckpointRefused, LostState, SettingsError, TopologyChanged
 from fluvial.kept import seal_kept
 from fluvial.late import Lateness
-from fluvial.learner import PROBES, Learner
+from fluvial.learner import Learner
 from fluvial.models import build, unpickle
 from fluvial.models.blank import make_blank
 from fluvial.policies import make_policy
@@ -159,8 +159,8 @@ class Shard:
     def sealed_version(self, retired: Retired, sequence: int) -> bytes:
         """A replaced model in a signed envelope, to go with this checkpoint. Raises CheckpointTooLarge."""
         learner, key = self.learner, self._keys[0] if self._keys else None
-        header, rows = self._header(sequence, 0), learner.memory.newest(PROBES)
-        return seal_kept(retired, header, learner.crew, rows, key, self.settings.checkpoint.max_bytes)
+        header = self._header(sequence, 0)
+        return seal_kept(retired, header, learner.crew, key, self.settings.checkpoint.max_bytes)
 
     def _header(self, sequence: int, size: int) -> Header:
         return Header(
@@ -193,9 +193,12 @@ class Shard:
     ) -> None:
         """Make `blob`, sealed for the next sequence, the newest checkpoint. Raises StoreError.
 
-        May be repeated with the same arguments when the answer was lost.
+        The fold's unsaid entries are journalled with it. May be repeated with the same arguments when the
+        answer was lost.
         """
+        entries = [*entries, *self.learner.unsaid]
         store.save(self.claim, self.sequence + 1, blob, self.offsets, entries, versions)
+        self.learner.unsaid.clear()
         self.sequence += 1
         head = Head(sequence=self.sequence, digest=_digest(blob), offsets=self.offsets)
         self.claim = msgspec.structs.replace(self.claim, head=head)

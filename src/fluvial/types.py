@@ -7,7 +7,7 @@ from. Times are seconds since the epoch, UTC. Values that are made once per even
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -150,6 +150,9 @@ class Retired(msgspec.Struct, frozen=True):
     """What had become of every offset when it had learned its last event: from there it can learn again."""
     metrics: Mapping[str, float] = {}
     """The fading prequential metrics at its end."""
+    probes: Sequence[tuple[dict[str, Feature], Label, float]] = ()
+    """Features, label and weight of the last events of its time, on which it is asked again when it is
+    opened."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

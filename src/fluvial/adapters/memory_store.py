@@ -45,6 +45,8 @@ from fluvial.types import (
 )
 
 JOURNAL_LENGTH = 10_000
+MAX_NOTES = 1_000
+"""Notes on versions without a model; a save lets older ones go, as `flip.lua` does."""
 FOR_TESTS = StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
 
 
@@ -212,10 +214,12 @@ class MemoryStore:
             stored.versions |= versions
             now = self.backing.clock()
             for number, model in versions.items():
-                stored.kept[number] = Kept(at=now, size=len(model))
+                known = stored.kept.get(number, Kept())
+                stored.kept[number] = msgspec.structs.replace(known, at=now, size=len(model))
             for number in outdated(stored.kept, self._versions, now):
                 stored.versions.pop(number, None)
-                del stored.kept[number]
+                stored.kept[number] = Kept(note=stored.kept[number].note)
+            stored.kept = _known(stored.kept)
             self._append(claim.shard, entries)
 
     def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:
@@ -287,7 +291,9 @@ class MemoryStore:
     def _mark(self, shard: str, number: int, kept: Kept, kind: str, detail: Mapping[str, Any]) -> None:
         stored = self.backing.shards.setdefault(shard, MemoryShard())
         if stored.kept.get(number, Kept()) != kept:
-            stored.kept = {n: k for n, k in {**stored.kept, number: kept}.items() if k != Kept()}
+            stored.kept = {**stored.kept, number: kept}
+            if kept == Kept():
+                del stored.kept[number]
             self._append(shard, [Entry(kind, time=time.time(), detail={"version": number, **detail})])
 
     def ask(self, shard: str, request: Rollback) -> bool:
@@ -394,6 +400,12 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to leave."""
+
+
+def _known(kept: Mapping[int, Kept]) -> dict[int, Kept]:
+    """What is left to be known of versions: those with a model, and the newest of the others with a note."""
+    noted = set(sorted(n for n, k in kept.items() if k.at is None and k.note is not None)[-MAX_NOTES:])
+    return {n: k for n, k in kept.items() if k.at is not None or n in noted}
 
 
 def _about(kind: str, trip: Trip) -> Entry:

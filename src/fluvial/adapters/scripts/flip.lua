@@ -63,7 +63,21 @@ for i = last_model + 1, #KEYS do
   local number = ARGV[let_go + i - last_model]
   if redis.call('HEXISTS', KEYS[6], 'pin:' .. number) == 0 then
     redis.call('UNLINK', KEYS[i])
-    redis.call('HDEL', KEYS[6], number, 'note:' .. number)
+    redis.call('HDEL', KEYS[6], number)  -- a note on it stays
+  end
+end
+-- Notes outlive models: of the newest 1,000 versions (MAX_NOTES) that have one and no model.
+if redis.call('HLEN', KEYS[6]) > 1000 then
+  local noted = {}
+  for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+    local number = string.match(field, '^note:(%d+)$')
+    if number and redis.call('HEXISTS', KEYS[6], number) == 0 then
+      table.insert(noted, tonumber(number))
+    end
+  end
+  table.sort(noted)
+  for i = 1, #noted - 1000 do
+    redis.call('HDEL', KEYS[6], string.format('note:%d', noted[i]))
   end
 end
 return 'flipped'
