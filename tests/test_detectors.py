@@ -94,6 +94,8 @@ def test_another_detector_in_the_settings_begins_anew():
     [
         ({"detector": "Nonsense"}, "drift.detector: expected one of ADWIN"),
         ({"options": {"delta": 0.1}}, "drift.options: ADWIN has none"),
+        ({"detector": "KSWIN", "drift_delta": 0.1}, "drift.drift_delta: of ADWIN; KSWIN has no stated"),
+        ({"detector": "KSWIN", "expect": {"error": 10_000}}, "drift.expect.error: of ADWIN"),
         ({"expect": {"features": 10}}, "drift.expect"),
         ({"expect": {"weather": 100_000}}, "drift.expect.weather: not one of"),
         ({"planes": ["weather"]}, "drift.planes"),

@@ -392,7 +392,7 @@ class Standing(msgspec.Struct, frozen=True):
     time: float = 0.0
     """Event time."""
     asked: float | None = None
-    """Event time when the policy was asked before; None: never yet."""
+    """Event time when the policy was asked before, the middle of the last nine times; None: never yet."""
     versions: tuple[Version, ...] = ()
     """The newest hundred, the newest last."""
     retired: tuple[int, ...] = ()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from fluvial.config.schema_table import SchemaTable, schema_from
-from fluvial.config.settings import DETECTORS, PolicySettings, Settings
+from fluvial.config.settings import DETECTORS, DriftSettings, PolicySettings, Settings
 from fluvial.config.tables import Secret, convert, fields, join, refuse_unknown
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
@@ -180,9 +180,22 @@ def _check_detector(settings: Settings) -> None:
         msg = f"drift.detector: {drift.detector} reads right and wrong only; in regression take {numbers}"
     elif drift.detector == "ADWIN" and drift.options:
         msg = "drift.options: ADWIN has none; set drift.drift_delta and drift.warning_delta"
+    elif drift.detector != "ADWIN" and (given := _of_adwin(drift)):
+        msg = f"{given}: of ADWIN; {drift.detector} has no stated expectation, and drift.options of its own"
     else:
         return
     raise SettingsError(msg)
+
+
+def _of_adwin(drift: DriftSettings) -> str:
+    """The first of what only ADWIN goes by that is set."""
+    given = {
+        "drift.expect.error": "error" in drift.expect,
+        "drift.expect_warning.error": "error" in drift.expect_warning,
+        "drift.drift_delta": bool(drift.drift_delta),
+        "drift.warning_delta": bool(drift.warning_delta),
+    }
+    return next((name for name, there in given.items() if there), "")
 
 
 def _overlay(table: dict[str, Any], environ: Mapping[str, str]) -> None:
