@@ -4,8 +4,7 @@ River leaves the last step of an answer to `scipy.special.logsumexp`, which on t
 long as all the rest. Here the same operations are done in the same order: the exponentials and logarithms
 that scipy takes from numpy are numpy's here too, since they may differ from Python's in the last bit.
 
-What is not finite, and more classes than numpy adds up one after the other, goes River's way. Everything
-here is held against River by `tests/test_fused_bayes.py`.
+What is not finite goes River's way. Everything here is held against River by `tests/test_fused_bayes.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LEAST = 1e-9
 LOG_LEAST = math.log(LEAST)
 ROOT_TAU = math.sqrt(2.0 * math.pi)
 IN_A_ROW = 7
-"""From eight numbers on numpy's sum has another order."""
+"""Numbers that numpy adds up one after the other: of more its sum has another order."""
 
 Features = dict[str, Feature]
 
@@ -37,7 +36,7 @@ class StraightBayes:
     def predict_proba_one(self, x: Any) -> Any:
         """Return River's answer."""
         logs = joint_logs(x, self.class_counts, self.gaussians)
-        whole = log_sum(logs.values()) if 0 < len(logs) <= IN_A_ROW else math.nan
+        whole = log_sum(logs.values()) if logs else math.nan
         if not math.isfinite(whole):
             return super().predict_proba_one(x)  # type: ignore[misc]  # a mixin before River's class
         return {label: math.exp(each - whole) for label, each in logs.items()}
@@ -84,14 +83,29 @@ def log_density(gaussian: Any, value: Any) -> float:
 
 def log_sum(logs: Collection[float]) -> float:
     """The logarithm of the sum of exponentials, the largest apart (`scipy.special.logsumexp`), or NaN."""
-    top, rest, tops = max(logs), 0.0, 0
+    top = max(logs)
     if not math.isfinite(top):
         return math.nan
+    rest, tops = _beside(logs, top) if len(logs) <= IN_A_ROW else _beside_of_many(logs, top)
+    if tops == 1:
+        return float(np.log1p(rest) + top)
+    return float(np.log1p(rest / tops) + np.log(float(tops)) + top)
+
+
+def _beside(logs: Collection[float], top: float) -> tuple[float, int]:
+    """The sum of the exponentials of all but the largest, over that one's; and how many are the largest."""
+    rest, tops = 0.0, 0
     for each in logs:
         if each == top:
             tops += 1
         else:
             rest += np.exp(each - top)
-    if tops == 1:
-        return float(np.log1p(rest) + top)
-    return float(np.log1p(rest / tops) + np.log(float(tops)) + top)
+    return rest, tops
+
+
+def _beside_of_many(logs: Collection[float], top: float) -> tuple[float, int]:
+    """The same in numpy's order."""
+    numbers = np.fromiter(logs, np.float64, len(logs))
+    largest = numbers == top
+    numbers[largest] = -np.inf
+    return float(np.add.reduce(np.exp(numbers - top))), int(np.count_nonzero(largest))
