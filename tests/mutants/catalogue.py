@@ -827,4 +827,105 @@ PLANES = [
     ),
 ]
 
-MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS, *LATE, *PLANES)
+SIGNALS = [
+    mutant(
+        "unit-that-follows",
+        "a regression that stops getting better is called drift, three times in 10,000 events",
+        [
+            (
+                "drift/error.py",
+                "self.recent += max(RECENT_RATE, 1.0 / self.scaled) * (seen - self.recent)",
+                "self.scale += max(0.0005, 1.0 / self.scaled) * (error - self.scale)",
+            )
+        ],
+        "test_drift.py::test_a_model_that_stops_getting_better_is_no_drift",
+    ),
+    mutant(
+        "wild-label-blinds",
+        "after one wild label no drift of a regression is found any more",
+        [
+            (
+                "drift/error.py",
+                "seen = min(error, WILD * self.scale) if self.scale > 0.0 else error",
+                "seen = error",
+            )
+        ],
+        "test_drift.py::test_one_wild_label_does_not_make_it_blind[1e+300]",
+    ),
+    mutant(
+        "settings-in-name-only",
+        "the journal says that another confidence takes effect, and the old detector goes on",
+        [("drift/error.py", 'if state.get("made_by", self._made_by()) == self._made_by():', "if True:")],
+        "test_drift.py::test_other_settings_take_effect_at_once_and_the_rest_goes_on",
+        "test_detectors.py::test_other_options_take_effect_at_once",
+    ),
+    mutant(
+        "predictions-cry-wolf",
+        "a model that learns on is called a drift of the predictions every few thousand events",
+        [("drift/plane.py", "if self._together and not any(map(_is_news, signal.moved)):", "if False:")],
+        "test_planes.py::test_answers_that_moved_by_little_are_no_news_however_sure_it_is",
+    ),
+    mutant(
+        "bayes-forgets-ties",
+        "naive Bayes by the shortcut answers differently from River where classes are equally likely",
+        [("fused/bayes.py", "np.log1p(rest / tops)", "np.log1p(rest)")],
+        "test_fused_bayes.py::test_the_sum_is_scipys_to_the_bit",
+    ),
+    mutant(
+        "from-ahead-blocks",
+        "one event with the time of next month, and no scheduled renewal comes until then",
+        [
+            (
+                "policies/scheduled.py",
+                "if version.cause == self.action and done <= now:",
+                "if version.cause == self.action:",
+            )
+        ],
+        "test_policies_more.py::test_the_day_that_an_event_was_ahead_of_has_its_own_midnight",
+        "test_policies_more.py::test_an_event_from_far_ahead_makes_one_renewal_and_takes_none",
+    ),
+    mutant(
+        "rungs-from-below-only",
+        "a ladder does nothing about a feature that fell, or is no longer absent",
+        [
+            (
+                "policies/ladder.py",
+                "[abs(each.distance) for each in signal.moved]",
+                "[each.distance for each in signal.moved]",
+            )
+        ],
+        "test_policies_more.py::test_a_rung_of_the_data_is_reached_from_above_and_below",
+    ),
+    mutant(
+        "compare-with-still-weights",
+        "two versions of a mixture are compared by weights that never move: points off",
+        [("cli/comparing.py", "self.mixture.reweigh(y, self._answers, self._served)", "pass")],
+        "test_versions_compare.py::test_what_learns_as_it_goes_answers_as_the_fold_does",
+    ),
+    mutant(
+        "learning-again-for-ever",
+        "a roll-back that has nothing to learn again is never over, and no other one is taken",
+        [
+            (
+                "learner.py",
+                "if (ended := self._relearned(last)) is not None:",
+                "if (ended := None) is not None:",
+            )
+        ],
+        "test_rollback.py::test_with_nothing_to_learn_again_it_is_over_at_once",
+    ),
+    mutant(
+        "notes-go-with-models",
+        "what a person wrote about a version is gone while the version is still listed",
+        [
+            (
+                "flip.lua",
+                "'HDEL', KEYS[6], number)  -- a note on it stays",
+                "'HDEL', KEYS[6], number, 'note:' .. number)",
+            )
+        ],
+        "contracts/test_store.py::test_a_note_outlives_its_model",
+    ),
+]
+
+MUTANTS = (*SAVING, *STATE, *FENCES, *LOG, *INPUT, *FOLD, *VERSIONS, *LATE, *PLANES, *SIGNALS)
