@@ -349,15 +349,16 @@ def test_a_note_on_the_version_that_answers_stays_when_it_is_replaced(bench):
     assert (known.note, known.size, known.at is not None) == ("the good one", 5, True)
 
 
-def test_notes_on_versions_without_a_model_are_bounded_and_the_oldest_go(store):
+def test_notes_on_versions_without_a_model_are_bounded_and_the_oldest_go(bench):
     """A person may write a thousand and more; those on versions with a model stay, however old."""
+    store = bench.open(versions=VersionSettings(keep=2))
     claim = store.claim(SHARD, "a")
-    save(store, claim, 1, versions={3: b"model"})
+    save(store, claim, 1, versions={1: b"model", 3: b"model"})
     for number in (*range(2_000, 900, -1), 3, 2):
         store.annotate(SHARD, number, f"about {number}", "ann")
-    save(store, claim, 2)
+    save(store, claim, 2, versions={2_001: b"model"})
     kept = store.kept(SHARD)
-    assert sorted(kept) == [3, *range(1_001, 2_001)]
+    assert sorted(kept) == [3, *range(1_001, 2_002)]
     assert (kept[3].note, kept[1_001].note) == ("about 3", "about 1001")
 
 

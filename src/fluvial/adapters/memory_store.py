@@ -46,7 +46,7 @@ from fluvial.types import (
 
 JOURNAL_LENGTH = 10_000
 MAX_NOTES = 1_000
-"""Notes on versions without a model; a save lets older ones go, as `flip.lua` does."""
+"""Notes on versions without a model; a save that lets a model go lets older ones go, as `flip.lua` does."""
 FOR_TESTS = StoreReport(version="memory", persistent=False, eviction="noeviction", embedded=True)
 
 
@@ -216,10 +216,12 @@ class MemoryStore:
             for number, model in versions.items():
                 known = stored.kept.get(number, Kept())
                 stored.kept[number] = msgspec.structs.replace(known, at=now, size=len(model))
-            for number in outdated(stored.kept, self._versions, now):
+            gone = outdated(stored.kept, self._versions, now)
+            for number in gone:
                 stored.versions.pop(number, None)
                 stored.kept[number] = Kept(note=stored.kept[number].note)
-            stored.kept = _known(stored.kept)
+            if gone:
+                stored.kept = _known(stored.kept)
             self._append(claim.shard, entries)
 
     def publish(self, claim: Claim, scores: Sequence[tuple[str, Score]]) -> int:

@@ -66,12 +66,16 @@ for i = last_model + 1, #KEYS do
     redis.call('HDEL', KEYS[6], number)  -- a note on it stays
   end
 end
--- Notes outlive models: of the newest 1,000 versions (MAX_NOTES) that have one and no model.
-if redis.call('HLEN', KEYS[6]) > 1000 then
-  local noted = {}
-  for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+-- Notes outlive models: of versions without one the newest 1,000 notes stay (MAX_NOTES).
+if #KEYS > last_model then
+  local known, noted = {}, {}
+  local found = redis.call('HGETALL', KEYS[6])
+  for i = 1, #found, 2 do
+    known[found[i]] = true
+  end
+  for field in pairs(known) do
     local number = string.match(field, '^note:(%d+)$')
-    if number and redis.call('HEXISTS', KEYS[6], number) == 0 then
+    if number and not known[number] then
       table.insert(noted, tonumber(number))
     end
   end
