@@ -23,7 +23,7 @@ from fluvial.cli.backtest_feed import Feed, feed_of
 from fluvial.cli.backtest_runs import runs_of
 from fluvial.cli.backtest_usage import refuse_idle
 from fluvial.cli.backtest_view import show
-from fluvial.cli.mapping import delimiter
+from fluvial.cli.mapping import add_reading
 from fluvial.errors import FluvialError, SettingsError
 from fluvial.types import Task
 
@@ -93,9 +93,7 @@ def _add_runs(group: Any) -> None:
 
 def _add_columns(group: Any) -> None:
     add = group.add_argument
-    add("--format", choices=("csv", "json", "parquet"), help="what the files are (default: by their names)")
-    between = "between the cells (default: comma; tab for .tsv)"
-    add("--delimiter", type=delimiter, default="", metavar="C", help=between)
+    add_reading(add)
     add("--key", metavar="COLUMN", help="message key")
     add("--id", metavar="COLUMN", help="the event's id")
     add("--time", metavar="COLUMN", help="the event's time")

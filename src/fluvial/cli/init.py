@@ -12,7 +12,7 @@ from typing import get_args
 
 from fluvial.adapters.parquet import rows_of
 from fluvial.cli.guessing import guess_schema, toml
-from fluvial.cli.mapping import delimiter
+from fluvial.cli.mapping import add_reading
 from fluvial.config import Preset, parse
 from fluvial.errors import SettingsError
 from fluvial.keys import valid_name
@@ -37,16 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="guess the schema from a CSV, JSON-lines or Parquet file",
     )
-    parser.add_argument(
-        "--format", choices=("csv", "json", "parquet"), help="with --from: what it is (default: by its name)"
-    )
-    parser.add_argument(
-        "--delimiter",
-        type=delimiter,
-        default="",
-        metavar="C",
-        help="with --from: between the cells (default: comma; tab for .tsv)",
-    )
+    add_reading(parser.add_argument, "with --from: ")
     parser.add_argument(
         "--label", default="label", help="with --from: the label's column (default %(default)s)"
     )

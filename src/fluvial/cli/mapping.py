@@ -42,6 +42,13 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
         return any(part is not None for part in (self.id, self.time, self.label, self.features))
 
 
+def add_reading(add: Callable[..., Any], when: str = "") -> None:
+    """Declare how a file is read, the same for every command that reads one."""
+    add("--format", choices=("csv", "json", "parquet"), help=f"{when}what it is (default: by its name)")
+    cells = f"{when}between the cells (default: comma; tab for .tsv)"
+    add("--delimiter", type=delimiter, default="", metavar="C", help=cells)
+
+
 def delimiter(text: str) -> str:
     """For argparse, to which a wrong one is wrong usage; empty is the default."""
     if text and (wrong := fault_of_delimiter(text)):

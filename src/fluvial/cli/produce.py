@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from fluvial.adapters.files import RowFile
 from fluvial.adapters.kafka import KafkaProducer
 from fluvial.adapters.parquet import ParquetRows, rows_of
-from fluvial.cli.mapping import Mapping, compile_mapping, delimiter, json_key, parse_types
+from fluvial.cli.mapping import Mapping, add_reading, compile_mapping, json_key, parse_types
 from fluvial.cli.stopping import Stop
 from fluvial.config import KafkaSettings, Settings, load
 from fluvial.errors import FluvialError, SettingsError, SourceUnavailable
@@ -45,14 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bootstrap-servers", metavar="HOST:PORT", help="Kafka (default: the settings')")
     add("--topic", help="topic to write to (default: the settings')")
     add("--create-topic", type=_count, metavar="N", help="create it with N partitions when it is missing")
-    add("--format", choices=("csv", "json", "parquet"), help="what the file is (default: by its name)")
-    add(
-        "--delimiter",
-        type=delimiter,
-        default="",
-        metavar="C",
-        help="between the cells (default: comma; tab for .tsv)",
-    )
+    add_reading(add)
     add("--key", metavar="COLUMN", help="message key; dotted for JSON lines")
     add("--id", metavar="COLUMN", help="the event's id")
     add("--time", metavar="COLUMN", help="the event's time")

@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from fluvial.cli.mapping import delimiter
+from fluvial.cli.mapping import add_reading
 from fluvial.cli.plain import cell
 from fluvial.cli.version_reading import Book, partition_within
 from fluvial.errors import CheckpointError, SettingsError
@@ -99,14 +99,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--topic", metavar="FROM..TO", help="events: these offsets of the topic, without TO")
     source.add_argument("--last", type=int, metavar="N", help="events: the newest N of the partition")
     add("--partition", type=int, metavar="P", help="of the topic (default: the shard's own, else 0)")
-    add("--format", choices=("csv", "json", "parquet"), help="with --file: what it is (default: by its name)")
-    add(
-        "--delimiter",
-        type=delimiter,
-        default="",
-        metavar="C",
-        help="with --file: between the cells (default: comma; tab for .tsv)",
-    )
+    add_reading(add, "with --file: ")
     add("--label", metavar="COLUMN", help="with --file: the label's column (default: named as in the schema)")
     add("--learn", action="store_true", help="both learn as they go, each by itself")
 
